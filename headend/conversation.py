@@ -1,0 +1,80 @@
+"""Sans-IO conversations: a protocol is a generator that says what to send and is sent what arrived.
+
+    reply = yield Send(frame)      # write these bytes, then wait for a chunk
+    more = yield MORE              # the chunk was not enough, wait for the next
+    return value
+
+Chunks are whatever arrived: part of a frame, a frame, noise, several frames. When nothing comes in time the driver
+throws `NoAnswer` into the generator, which may send again; when the port closes it throws `LineDown`.
+`play` drives a conversation from a transcript, so tests and replays need no port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from headend.errors import NoAnswer
+
+__all__ = ["MORE", "Conversation", "Mismatch", "More", "Send", "play"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write `data`. `reply_s` overrides the line's reply timeout; `expect_reply=False` is for broadcasts:
+    the generator is resumed with `b""` as soon as the bytes are written."""
+
+    data: bytes
+    reply_s: float | None = None
+    expect_reply: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """Wait for the next chunk; nothing is written."""
+
+
+MORE: Final = More()
+
+Conversation = Generator[Send | More, bytes, T]
+
+
+class Mismatch(AssertionError):
+    """A played conversation sent something else than its transcript says."""
+
+
+def play(conversation: Conversation[T], transcript: Iterable[tuple[str, bytes]]) -> T:
+    """Drive `conversation` from `transcript`: pairs of `>` with the bytes it must send and `<` with bytes it receives.
+
+    When the conversation waits and the transcript has no more received bytes before the next sent ones, `NoAnswer` is
+    thrown into it, as a line would. Raises `Mismatch` when other bytes are sent, or some of it is left.
+    """
+    steps = list(transcript)
+    position = 0
+    try:
+        request = next(conversation)
+        while True:
+            if isinstance(request, Send):
+                if position >= len(steps) or steps[position] != (">", request.data):
+                    expected = (
+                        f"{steps[position][0]} {steps[position][1].hex()}" if position < len(steps) else "the end"
+                    )
+                    raise Mismatch(f"sent {request.data.hex()}, the transcript has {expected}")
+                position += 1
+                if not request.expect_reply:
+                    request = conversation.send(b"")
+                    continue
+            if position < len(steps) and steps[position][0] == "<":
+                chunk = steps[position][1]
+                position += 1
+                request = conversation.send(chunk)
+            else:
+                request = conversation.throw(NoAnswer("no answer (end of the transcript)"))
+    except StopIteration as stop:
+        if position < len(steps):
+            raise Mismatch(f"{len(steps) - position} step(s) of the transcript were not used") from None
+        result: T = stop.value
+        return result
