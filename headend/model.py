@@ -78,6 +78,7 @@ class Cause(IntEnum):
     NULL_VALUE = 8  # the meter marked the value as not there (all FF)
     IMPLAUSIBLE = 9  # a value came, but can't be true; kept as suspect
     UNSUPPORTED = 10
+    NOT_YET = 11  # the meter has not recorded it yet (its clock is behind, or it was just due)
 
 
 class Status(StrEnum):

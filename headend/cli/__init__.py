@@ -1,0 +1,67 @@
+"""The verbs. Each is thin: parse, call, print. Errors are one clear message on stderr and exit status 1."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from headend import __version__
+from headend.cli import bill, check, decode, demo, imports, read, reads, run, simulate, status
+from headend.cli.common import CONTEXT
+from headend.errors import ConfigError, HeadendError
+
+__all__ = ["main"]
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="headend")
+def cli() -> None:
+    """Smart-meter head-end: reads meters over their lines, keeps every interval, bills from them.
+
+    \b
+    A first look:          headend demo
+    A site of your own:    write site.toml (docs/site.md), then
+                           headend check; headend import ...; headend run
+
+    Most verbs work on one site, named by --site or the environment variable HEADEND_SITE (default: ./site.toml).
+    """
+
+
+for _command in (
+    demo.demo,
+    check.check,
+    imports.import_,
+    run.run,
+    read.read,
+    reads.reads,
+    status.status,
+    bill.bill,
+    bill.explain,
+    decode.decode,
+    decode.quantities,
+    simulate.simulate,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Entry point: every error meant for a person ends here, without a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"error: {problem}", err=True)
+        click.echo(f"{len(error.problems)} problem(s); nothing was started or changed", err=True)
+        sys.exit(1)
+    except HeadendError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,173 @@
+"""The tables of billing, in the store's `METADATA`. Migration 0002 makes them, with the triggers that guard them.
+
+Instants are int64 epoch seconds, money int64 minor units of the currency. Energy and prices are decimal text, because
+a multiplier or an eight-place price makes them finer than the store's ten-thousandths.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, Text, UniqueConstraint
+
+from headend.store.schema import METADATA, auto_key
+
+__all__ = [
+    "bill",
+    "bill_determinant",
+    "bill_hold",
+    "bill_interval",
+    "bill_line",
+    "bill_register",
+    "bill_used",
+    "tariff_spans",
+    "tariff_version",
+]
+
+
+def _bill_key() -> Column[int]:
+    return Column("bill_key", BigInteger, ForeignKey("bill.key"), primary_key=True, autoincrement=False)
+
+
+# Append-only: the text of every tariff that a bill was made from.
+tariff_version = Table(
+    "tariff_version",
+    METADATA,
+    Column("sha", Text, primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("verified", Boolean, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+)
+
+# Append-only: how a billing period was split into TOU periods; spans is "START END PERIOD" a line, epoch seconds.
+tariff_spans = Table(
+    "tariff_spans",
+    METADATA,
+    Column("tariff_sha", Text, ForeignKey("tariff_version.sha"), primary_key=True),
+    Column("period_start", BigInteger, primary_key=True, autoincrement=False),
+    Column("period_end", BigInteger, primary_key=True, autoincrement=False),
+    Column("spans", Text, nullable=False),
+)
+
+# state: held (may become issued), draft (only within the transaction that issues it), issued (never changes again).
+bill = Table(
+    "bill",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("number", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("usage_point", Text, nullable=False),
+    Column("period_start", BigInteger, nullable=False),
+    Column("period_end", BigInteger, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("tariff", Text, nullable=False),
+    Column("tariff_version", Text, nullable=False),
+    Column("tariff_sha", Text, ForeignKey("tariff_version.sha")),
+    Column("zone", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("total_minor", BigInteger),
+    Column("issued_at", BigInteger),
+    Column("as_of", BigInteger, nullable=False),
+    UniqueConstraint("number"),
+    UniqueConstraint("account", "period_start", "period_end", "sequence"),
+    Index(None, "period_start"),
+)
+
+bill_line = Table(
+    "bill_line",
+    METADATA,
+    _bill_key(),
+    Column("line", Integer, primary_key=True, autoincrement=False),
+    Column("code", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("quantity", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("price", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("determinant", Text, nullable=False),
+)
+
+# counts: "QUALITY COUNT" a line, by the number of `headend.model.Quality`.
+bill_determinant = Table(
+    "bill_determinant",
+    METADATA,
+    _bill_key(),
+    Column("name", Text, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("used_before", Text),
+    Column("counts", Text, nullable=False),
+)
+
+
+def _part_columns() -> list[Column[int] | Column[str]]:
+    return [
+        Column("determinant", Text, primary_key=True),
+        Column("part", Integer, primary_key=True, autoincrement=False),
+        Column("meter_key", BigInteger, nullable=False),
+        Column("meter", Text, nullable=False),
+        Column("quantity", Text, nullable=False),
+        Column("multiplier", Text, nullable=False),
+        Column("wrap_units", BigInteger, nullable=False),
+    ]
+
+
+bill_register = Table(
+    "bill_register",
+    METADATA,
+    _bill_key(),
+    *_part_columns(),
+    *[
+        Column(f"{end}_{name}", BigInteger, nullable=False)
+        for end in ("start", "end")
+        for name in ("at", "units", "quality", "source", "outcome_id")
+    ],
+)
+
+bill_interval = Table(
+    "bill_interval",
+    METADATA,
+    _bill_key(),
+    *_part_columns(),
+    Column("window_start", BigInteger, nullable=False),
+    Column("window_end", BigInteger, nullable=False),
+    Column("step_s", Integer, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("sum_units", BigInteger, nullable=False),
+    Column("as_of", BigInteger, nullable=False),
+)
+
+# What makes up a determinant's used_before; number "" is what was declared on the account.
+bill_used = Table(
+    "bill_used",
+    METADATA,
+    _bill_key(),
+    Column("determinant", Text, primary_key=True),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("number", Text, nullable=False),
+    Column("energy", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
+# Append-only: the reasons of each evaluation that held a bill and differed from the one before.
+bill_hold = Table(
+    "bill_hold",
+    METADATA,
+    _bill_key(),
+    Column("evaluation", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("evaluated_at", BigInteger, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("remedy", Text, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("span_start", BigInteger),
+    Column("span_end", BigInteger),
+    Column("count", Integer, nullable=False),
+)

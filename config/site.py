@@ -1,0 +1,221 @@
+"""site.toml, read and checked whole: every problem of it and of its meter models at once, nothing opened.
+
+`load_site` gives a `Site` of frozen values from which the program is built. Keys, units and defaults: docs/site.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from config.meter_models import SHIPPED_MODELS, load_models
+from config.problems import check_table, nearest, place, read_toml, repeated, shown, taken_twice
+from config.schedules import schedules_of
+from config.tables import (
+    EvidenceSettings,
+    IngestSettings,
+    LineTable,
+    SiteTable,
+    expand_environment,
+)
+from headend.endpoints import DEFAULT_SERIAL, Endpoint, LineSettings, parse_endpoint, parse_serial
+from headend.errors import ConfigError, Problem, UsageError
+from headend.model import MeterModel
+from headend.protocols import PROTOCOLS
+from headend.scheduler.settings import Schedule
+
+__all__ = ["SHIPPED_TARIFFS", "Site", "load_site"]
+
+SHIPPED_TARIFFS: Final = Path(__file__).parent / "tariffs"
+
+_TABLES: Final = ("site", "line", "schedule", "evidence", "ingest")
+_POSTGRES: Final = "postgresql+psycopg"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Everything site.toml says. `store_url` may hold a password and is therefore not shown by `repr`.
+
+    path: the file, absolute. zone: IANA name or offset of the site's civil time. tariff_folders: where tariffs are
+    found, the shipped folder first.
+    """
+
+    path: Path
+    name: str
+    zone: str
+    store_url: str = field(repr=False)
+    lines: tuple[LineSettings, ...]
+    schedules: tuple[Schedule, ...]
+    models: Mapping[str, MeterModel] = field(repr=False)
+    evidence: EvidenceSettings
+    ingest: IngestSettings
+    tariff_folders: tuple[Path, ...]
+
+
+def load_site(path: Path, protocols: Collection[str] = PROTOCOLS) -> Site:
+    """The site described by the file `path`. Raises `ConfigError` with all problems of it and of its meter models.
+
+    `protocols` are the names meter models may speak. Opens no port and no database.
+    """
+    path = path.absolute()
+    raw = read_toml(path, missing="name the site's file, or start from docs/example-site/site.toml")
+    file, folder = path.name, path.parent
+    problems = [
+        Problem(file, f"unknown table {shown(key)}", nearest(key, _TABLES)) for key in raw if key not in _TABLES
+    ]
+    site, wrong = _site_table(raw, file)
+    problems += wrong
+    store_url, wrong = _store_url(raw, folder, f"{file}: site.store")
+    problems += wrong
+    model_folders, wrong = _folders(raw, "meter_models", "meters", SHIPPED_MODELS, path)
+    problems += wrong
+    tariff_folders, wrong = _folders(raw, "tariffs", "tariffs", SHIPPED_TARIFFS, path)
+    problems += wrong
+    models, wrong = _models(model_folders, protocols)
+    problems += wrong
+    lines, wrong = _lines(raw, file)
+    problems += wrong
+    schedules, wrong = schedules_of(raw, file, models)
+    problems += wrong
+    evidence, wrong = check_table(EvidenceSettings, raw.get("evidence", {}), place(file, "evidence"))
+    problems += wrong
+    ingest, wrong = check_table(IngestSettings, raw.get("ingest", {}), place(file, "ingest"))
+    problems += wrong
+    if problems or site is None or evidence is None or ingest is None:
+        raise ConfigError(problems)
+    return Site(path, site.name, site.zone, store_url, lines, schedules, models or {}, evidence, ingest, tariff_folders)
+
+
+def _site_table(raw: Mapping[str, Any], file: str) -> tuple[SiteTable | None, list[Problem]]:
+    if "site" not in raw:
+        return None, [Problem(file, "the table [site] is missing", 'write [site] and under it name = "Town"')]
+    return check_table(SiteTable, raw["site"], place(file, "site"))
+
+
+def _site_value(raw: Mapping[str, Any], key: str) -> object:
+    table = raw.get("site")
+    return table.get(key) if isinstance(table, dict) else None
+
+
+def _store_url(raw: Mapping[str, Any], folder: Path, where: str) -> tuple[str, list[Problem]]:
+    """The store's URL with secrets filled in and an SQLite path made absolute. Problems never show its text."""
+    text = _site_value(raw, "store")
+    if text is None:
+        text = SiteTable.model_fields["store"].default
+    if not isinstance(text, str):
+        return "", []  # the table's own check says so
+    remedy = 'write "sqlite:///headend.db" or "postgresql+psycopg://user:${PASSWORD}@host/database"'
+    try:
+        url = make_url(expand_environment(text))
+    except UsageError as error:
+        return "", [Problem(where, error.problem.what, error.problem.remedy)]
+    except (ArgumentError, ValueError):
+        return "", [Problem(where, "this is no database URL", remedy)]
+    if url.drivername in ("postgresql", _POSTGRES):
+        if not url.database:
+            return "", [Problem(where, "the URL names no database", remedy)]
+        return url.set(drivername=_POSTGRES).render_as_string(hide_password=False), []
+    if url.drivername != "sqlite":
+        return "", [Problem(where, "only SQLite and PostgreSQL can hold the store", remedy)]
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        return "", [Problem(where, "the URL names no SQLite file", remedy)]
+    return url.set(database=str(folder / url.database)).render_as_string(hide_password=False), []
+
+
+def _folders(
+    raw: Mapping[str, Any], key: str, default: str, shipped: Path, path: Path
+) -> tuple[tuple[Path, ...], list[Problem]]:
+    """The shipped folder and the site's own; a default one that isn't there is left out, a named one is a problem."""
+    named = _site_value(raw, key)
+    folder = path.parent / (named if isinstance(named, str) else default)
+    if "\0" not in str(folder) and folder.is_dir():
+        return ((shipped,) if folder.samefile(shipped) else (shipped, folder)), []
+    if not isinstance(named, str):
+        return (shipped,), []
+    remedy = "make the folder or remove the key; relative names start at the folder of this file"
+    return (shipped,), [Problem(f"{path.name}: site.{key}", f"there is no folder {shown(named)}", remedy)]
+
+
+def _models(
+    folders: tuple[Path, ...], protocols: Collection[str]
+) -> tuple[dict[str, MeterModel] | None, list[Problem]]:
+    try:
+        return load_models(folders, protocols), []
+    except ConfigError as error:
+        return None, list(error.problems)
+
+
+def _lines(raw: Mapping[str, Any], file: str) -> tuple[tuple[LineSettings, ...], list[Problem]]:
+    tables, problems = repeated(raw, "line", file)
+    lines = []
+    for number, table in enumerate(tables, start=1):
+        checked, wrong = check_table(LineTable, table, place(file, f"line[{number}]"))
+        problems += wrong
+        if checked is not None:
+            lines.append(_line(checked))
+    problems += taken_twice(tables, "line", file)
+    problems += _shared_endpoints(tables, file)
+    return tuple(lines), problems
+
+
+def _line(table: LineTable) -> LineSettings:
+    endpoint = table.endpoint
+    if endpoint.kind == "serial":
+        baud, bytesize, parity, stopbits = parse_serial(table.serial or DEFAULT_SERIAL)
+        endpoint = replace(endpoint, baud=baud, bytesize=bytesize, parity=parity, stopbits=stopbits)
+    return LineSettings(
+        name=table.name,
+        endpoint=endpoint,
+        registration=table.registration,
+        heartbeat=table.heartbeat,
+        reply_s=table.reply_s,
+        gap_s=table.gap_s,
+        quiet_s=table.quiet_s,
+        connect_s=table.connect_s,
+        echo=table.echo,
+    )
+
+
+def _shared_endpoints(tables: list[Any], file: str) -> list[Problem]:
+    """Endpoints on which two lines would get in each other's way."""
+    problems = []
+    seen: dict[str, list[tuple[int, str]]] = {}
+    for number, table in enumerate(tables, start=1):
+        endpoint = _endpoint_of(table)
+        if endpoint is None:
+            continue
+        registration = table.get("registration", "")
+        registration = registration if isinstance(registration, str) else ""
+        for other, other_registration in seen.setdefault(str(endpoint), []):
+            if clash := _clash(endpoint, other, registration, other_registration):
+                problems.append(Problem(f"{file}: line[{number}].{clash[0]}", *clash[1:]))
+                break
+        seen[str(endpoint)].append((number, registration))
+    return problems
+
+
+def _clash(endpoint: Endpoint, other: int, mine: str, theirs: str) -> tuple[str, str, str] | None:
+    """Key, what and remedy if two lines can't share `endpoint`."""
+    if endpoint.kind != "listen":
+        remedy = "one line owns an endpoint: put all its meters on one line"
+        return "endpoint", f"line[{other}] has the endpoint {endpoint} already", remedy
+    if mine == theirs:
+        what = f"line[{other}] listens on {endpoint} with the same registration"
+        return "endpoint", what, "give each line its own registration or its own port"
+    if mine and theirs and (mine in theirs or theirs in mine):
+        what = f"can't be told from line[{other}]'s registration: one holds the other"
+        return "registration", what, "use registrations of which none is part of another"
+    return None
+
+
+def _endpoint_of(table: object) -> Endpoint | None:
+    text = table.get("endpoint") if isinstance(table, dict) else None
+    try:
+        return parse_endpoint(text) if isinstance(text, str) else None
+    except UsageError:
+        return None  # said where the line itself is checked

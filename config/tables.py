@@ -1,0 +1,196 @@
+"""The shapes of site.toml's tables: keys, types, defaults, limits. `config.site` checks what spans several tables."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Final, Literal
+from urllib.parse import quote
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+
+from config.problems import Table, nearest, refuse, shown
+from headend import civil
+from headend.endpoints import Endpoint, parse_endpoint, parse_serial
+from headend.errors import UsageError
+from headend.quantities import QUANTITIES
+
+__all__ = [
+    "READS_BY_PERIOD",
+    "EvidenceSettings",
+    "IngestSettings",
+    "LineTable",
+    "ScheduleTable",
+    "SiteTable",
+    "expand_environment",
+]
+
+READS_BY_PERIOD: Final = ("registers", "clock")
+
+_VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
+_VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEX_PREFIX: Final = "hex:"
+
+
+def expand_environment(text: str) -> str:
+    """`text` with every `${NAME}` replaced from the environment.
+
+    Raises `UsageError`, naming the variable only, when one isn't set.
+
+    A value that stands before an `@`, a user name or password, is percent-encoded, so that it may hold any character.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if not _VARIABLE_NAME.fullmatch(name):
+            raise UsageError(
+                f"{shown(match[0])} names no environment variable", remedy="write ${NAME} with letters, digits and _"
+            )
+        if name not in os.environ:
+            raise UsageError(f"the environment variable {name} is not set", remedy=f"set {name} before starting")
+        return quote(os.environ[name], safe="") if "@" in text[match.end() :] else os.environ[name]
+
+    return _VARIABLE.sub(value, text)
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        refuse("the name is empty", "give it a name")
+    if text != text.strip() or not text.isprintable():
+        refuse(f"{shown(text)} starts or ends with a space or holds a control character", "use a plain name")
+    if text == "*":
+        refuse("'*' means all and can't be a name", "give it a name")
+    return text
+
+
+def _zone(text: str) -> str:
+    try:
+        civil.zone(text)
+    except UsageError as error:
+        refuse(error.problem.what, error.problem.remedy)
+    return text
+
+
+def _endpoint(value: object) -> Endpoint:
+    if not isinstance(value, str):
+        refuse(f"{shown(value)} is not a text", 'write endpoint = "tcp://192.0.2.1:4001"')
+    try:
+        return parse_endpoint(value)
+    except UsageError as error:
+        refuse(error.problem.what, error.problem.remedy)
+
+
+def _modem_bytes(value: object) -> bytes:
+    """Text as UTF-8, or bytes written as `hex:68 AA`."""
+    if not isinstance(value, str):
+        refuse(f"{shown(value)} is not a text", 'write "text" or "hex:68 AA"')
+    if not value.startswith(_HEX_PREFIX):
+        return value.encode()
+    try:
+        return bytes.fromhex(value.removeprefix(_HEX_PREFIX))
+    except ValueError:
+        refuse(f"{shown(value)} is not hexadecimal", 'write pairs of digits, like "hex:68 AA"')
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Zone = Annotated[str, AfterValidator(_zone)]
+ModemBytes = Annotated[bytes, BeforeValidator(_modem_bytes)]
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class SiteTable(Table):
+    """`[site]`."""
+
+    name: Name = Field(examples=['"Town"'])
+    zone: Zone = Field(default="Asia/Shanghai", examples=['"Asia/Shanghai"'])
+    store: str = Field(default="sqlite:///headend.db", examples=['"sqlite:///headend.db"'], repr=False)
+    tariffs: str | None = Field(default=None, examples=['"tariffs"'])
+    meter_models: str | None = Field(default=None, examples=['"meters"'])
+
+
+class LineTable(Table):
+    """One `[[line]]`."""
+
+    name: Name = Field(examples=['"east"'])
+    endpoint: Annotated[Endpoint, BeforeValidator(_endpoint)] = Field(examples=['"tcp://192.0.2.1:4001"'])
+    serial: str = Field(default="", examples=['"2400 8E1"'])
+    registration: ModemBytes = Field(default=b"", examples=['"13900001234"'])
+    heartbeat: ModemBytes = Field(default=b"", examples=['"hex:FE"'])
+    reply_s: Seconds = Field(default=2.0, gt=0, le=120, examples=["2.0"])
+    gap_s: Seconds = Field(default=0.5, gt=0, le=60, examples=["0.5"])
+    quiet_s: Seconds = Field(default=0.05, ge=0, le=60, examples=["0.05"])
+    connect_s: Seconds = Field(default=5.0, gt=0, le=120, examples=["5.0"])
+    echo: bool = Field(default=False, examples=["false"])
+
+    @field_validator("serial")
+    @classmethod
+    def _serial_format(cls, text: str, info: ValidationInfo) -> str:
+        endpoint = info.data.get("endpoint")
+        if endpoint is not None and endpoint.kind != "serial":
+            refuse(
+                f"a {endpoint.kind} endpoint has no serial settings", "remove the key: the server's own settings hold"
+            )
+        try:
+            parse_serial(text)
+        except UsageError as error:
+            refuse(error.problem.what, error.problem.remedy)
+        return text
+
+    @field_validator("registration")
+    @classmethod
+    def _dials_in(cls, text: bytes, info: ValidationInfo) -> bytes:
+        endpoint = info.data.get("endpoint")
+        if text and endpoint is not None and endpoint.kind != "listen":
+            refuse(f"nothing registers on a {endpoint.kind} endpoint", "remove the key, or use listen://host:port")
+        return text
+
+
+class ScheduleTable(Table):
+    """One `[[schedule]]`."""
+
+    name: Name = Field(examples=['"curves"'])
+    read: Literal["curve", "daily_freeze", "registers", "clock"] = Field(examples=['"curve"'])
+    quantities: list[str] = Field(default=[], examples=['["import_kwh"]'])
+    every_min: int = Field(default=0, ge=1, le=44_640, examples=["60"])
+    horizon_days: int = Field(default=62, ge=1, le=3660, examples=["62"])
+    settle_s: int = Field(default=30, ge=0, le=86_400, examples=["30"])
+    deadline_min: int = Field(default=60, ge=1, le=44_640, examples=["60"])
+    lines: list[str] = Field(default=["*"], examples=['["*"]'])
+    models: list[str] = Field(default=["*"], examples=['["*"]'])
+
+    @field_validator("quantities")
+    @classmethod
+    def _known_quantities(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in QUANTITIES:
+                refuse(f"unknown quantity {shown(name)}", nearest(name, QUANTITIES))
+        return _each_once(names, "quantities")
+
+    @field_validator("lines", "models")
+    @classmethod
+    def _named_once(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        if not names:
+            refuse("the list is empty: nothing would be read", 'write ["*"] for all')
+        if "*" in names and len(names) > 1:
+            refuse('"*" stands beside names', 'write ["*"] alone or the names alone')
+        return _each_once(names, info.field_name or "names")
+
+
+class EvidenceSettings(Table):
+    """`[evidence]`: of answers without a fault, the frames of every n-th are kept."""
+
+    keep_good_every: int = Field(default=16, ge=1, le=1_000_000, examples=["16"])
+
+
+class IngestSettings(Table):
+    """`[ingest]`: how many outcomes may wait for the store, and how many one transaction takes."""
+
+    max_pending: int = Field(default=1000, ge=1, le=1_000_000, examples=["1000"])
+    max_batch: int = Field(default=200, ge=1, le=100_000, examples=["200"])
+
+
+def _each_once(names: list[str], what: str) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(names) < 10_000 else []
+    if twice:
+        refuse(f"{', '.join(map(shown, twice))} stands twice in {what}", "name each once")
+    return names

@@ -1,0 +1,51 @@
+"""headend check: the configuration whole, nothing opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from config.imports import check_files
+from config.site import Site
+from headend.cli.common import check_address, out, site_option, tariffs_of
+
+__all__ = ["check"]
+
+
+@click.command()
+@site_option
+@click.option("--meters", type=click.Path(path_type=Path), help="Also check this meters.csv.")
+@click.option("--usage-points", type=click.Path(path_type=Path), help="Also check this usage_points.csv.")
+@click.option("--accounts", type=click.Path(path_type=Path), help="Also check this accounts.csv.")
+def check(site: Site, meters: Path | None, usage_points: Path | None, accounts: Path | None) -> None:
+    """Check site.toml, meter models, tariffs and, if named, CSV files.
+
+    Opens no port, no database and no connection. Everything wrong is told at once, each with its place and what to do;
+    the exit status is 1 then.
+    """
+    tariffs = tariffs_of(site)
+    check_files(
+        site,
+        meters=meters,
+        usage_points=usage_points,
+        accounts=accounts,
+        tariffs={tariff.id for tariff in tariffs},
+        check_address=check_address,
+    )
+    table = Table(
+        "line", "endpoint", "character", title=f"{site.name}: {len(site.lines)} line(s)", title_justify="left"
+    )
+    for line in site.lines:
+        end = line.endpoint
+        character = f"{end.baud} {end.bytesize}{end.parity}{end.stopbits}" if end.kind == "serial" else ""
+        table.add_row(line.name, str(end), character)
+    out.print(table)
+    for schedule in site.schedules:
+        every = f"every {schedule.every_s} s" if schedule.every_s else f"horizon {schedule.horizon_days} days"
+        out.print(f"schedule {schedule.name}: {schedule.kind.value} of {', '.join(schedule.quantities)}, {every}")
+    out.print(f"{len(site.models)} meter models, {len(tariffs)} tariffs")
+    for tariff in tariffs:
+        out.print(f"  {tariff.id} {tariff.version}: {tariff.title}{'' if tariff.verified else ' (not verified)'}")
+    out.print("[green]all good[/green]; nothing was opened")

@@ -1,0 +1,133 @@
+"""What several verbs share: the site option, the store, times and tables on the screen."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from billing.model import Tariff
+from config.site import Site, load_site
+from config.tariff_files import load_tariffs
+from headend.app import meters_of
+from headend.civil import day_start, zone
+from headend.errors import ConfigError, Problem, UsageError
+from headend.model import Meter
+from headend.protocols import PROTOCOLS
+from headend.store import Store, open_store, registry
+
+__all__ = [
+    "CONTEXT",
+    "check_address",
+    "find_meter",
+    "instant",
+    "local",
+    "month_of",
+    "opened",
+    "out",
+    "site_option",
+    "tariffs_of",
+]
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def site_option(function: F) -> F:
+    """The option --site; the command gets the checked `Site` as `site`."""
+
+    def load(_context: click.Context, _parameter: click.Parameter, value: Path) -> Site:
+        return load_site(value)
+
+    return click.option(
+        "--site",
+        "-s",
+        envvar="HEADEND_SITE",
+        default="site.toml",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        callback=load,
+        help="The site's configuration file.",
+    )(function)
+
+
+@contextmanager
+def opened(site: Site) -> Iterator[Store]:
+    """The site's store, closed afterwards."""
+    store = open_store(site.store_url)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def check_address(protocol: str, address: str) -> str:
+    """A meter's address as its protocol writes it."""
+    return PROTOCOLS[protocol].check_address(address)
+
+
+def tariffs_of(site: Site) -> list[Tariff]:
+    """The shipped tariffs and the site's own; one version of a tariff may stand in one file only."""
+    found: dict[tuple[str, str], Tariff] = {}
+    problems: list[Problem] = []
+    for folder in site.tariff_folders:
+        try:
+            tariffs = load_tariffs(folder)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        for tariff in tariffs:
+            if (tariff.id, tariff.version) in found:
+                what = f"tariff {tariff.id} version {tariff.version} is shipped already"
+                problems.append(Problem(str(folder), what, "give the file another id or version"))
+            found[tariff.id, tariff.version] = tariff
+    if problems:
+        raise ConfigError(problems)
+    return list(found.values())
+
+
+def find_meter(site: Site, store: Store, meter_id: str) -> Meter:
+    """The registered meter called `meter_id`."""
+    with store.read() as conn:
+        row = registry.meter(conn, meter_id)
+    if row is None:
+        raise UsageError(
+            f"no meter {meter_id!r} in the store",
+            remedy="`headend status --meters` lists them; `headend import` adds them",
+        )
+    return meters_of(site, [row])[0]
+
+
+def instant(text: str, site_zone: str) -> datetime:
+    """A time a person typed: a date (its local midnight), or ISO 8601; without an offset it is the site's zone."""
+    tz = zone(site_zone)
+    try:
+        if len(text) == 10:
+            return day_start(date.fromisoformat(text), tz)
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no time", remedy="write 2026-10-01 or 2026-10-01T08:15") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=tz)).astimezone(UTC)
+
+
+def local(moment: datetime, site_zone: str) -> str:
+    """An instant in the site's zone, as people read it."""
+    return moment.astimezone(zone(site_zone)).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def month_of(text: str) -> tuple[int, int]:
+    """Year and month typed as 2026-10."""
+    try:
+        first = date.fromisoformat(f"{text}-01")
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no month", remedy="write it like 2026-10") from error
+    return first.year, first.month

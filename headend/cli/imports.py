@@ -1,0 +1,46 @@
+"""headend import: meters, usage points and accounts from CSV, all or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from config.imports import import_files
+from config.site import Site
+from headend.cli.common import check_address, opened, out, site_option, tariffs_of
+from headend.errors import UsageError
+
+__all__ = ["import_"]
+
+
+@click.command(name="import")
+@site_option
+@click.option("--meters", type=click.Path(path_type=Path), help="meters.csv: what hangs on which line.")
+@click.option("--usage-points", type=click.Path(path_type=Path), help="usage_points.csv: which meter stands where.")
+@click.option("--accounts", type=click.Path(path_type=Path), help="accounts.csv: who pays, by which tariff.")
+def import_(site: Site, meters: Path | None, usage_points: Path | None, accounts: Path | None) -> None:
+    """Take meters, usage points and accounts from CSV files into the store.
+
+    All named files are checked whole first; with one mistake in them nothing is changed. Importing the same files
+    again changes nothing. The columns are described in docs/import.md.
+
+    \b
+    Example:
+      headend import --meters meters.csv --usage-points usage_points.csv --accounts accounts.csv
+    """
+    if not (meters or usage_points or accounts):
+        raise UsageError("nothing to import", remedy="name --meters, --usage-points or --accounts")
+    tariffs = {tariff.id for tariff in tariffs_of(site)}
+    with opened(site) as store:
+        counts = import_files(
+            store,
+            site,
+            meters=meters,
+            usage_points=usage_points,
+            accounts=accounts,
+            tariffs=tariffs,
+            check_address=check_address,
+        )
+    for name, count in counts.items():
+        out.print(f"{name}: {count.added} added, {count.changed} changed, {count.same} as before")

@@ -1,0 +1,171 @@
+"""A door for the local command line into the running daemon: on-demand reads and live state over a Unix socket.
+
+One JSON object a line each way. The socket lies beside site.toml, readable by its owner only; it is no network API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from headend.app import Daemon
+from headend.errors import HeadendError, UsageError
+from headend.model import Meter, Outcome, Priority, ReadJob, ReadKind
+from headend.quantities import quantity
+
+__all__ = ["LocalApi", "ask_daemon", "outcome_as_json", "socket_path"]
+
+log = logging.getLogger(__name__)
+
+_LIMIT_BYTES = 8_000_000
+# sun_path holds 108 bytes with its end mark.
+_PATH_BYTES = 107
+
+
+def socket_path(site_path: Path) -> Path:
+    """Where the daemon of `site_path` listens."""
+    return site_path.resolve().with_suffix(".sock")
+
+
+def outcome_as_json(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as plain data: values as text, times ISO 8601, frames in hex."""
+    return {
+        "meter": outcome.job.meter.id,
+        "status": outcome.status.value,
+        "detail": outcome.detail,
+        "started_at": outcome.started_at.isoformat(),
+        "duration_s": round(outcome.duration_s, 3),
+        "readings": [
+            {
+                "quantity": r.quantity,
+                "value": str(r.value),
+                "unit": quantity(r.quantity).unit,
+                "at": r.at.isoformat(),
+                "source": r.source.name.lower(),
+                "quality": r.quality.name.lower(),
+                "occurred_at": r.occurred_at.isoformat() if r.occurred_at else None,
+            }
+            for r in outcome.readings
+        ],
+        "faults": [{"quantity": f.quantity, "cause": f.cause.name.lower(), "detail": f.detail} for f in outcome.faults],
+        "frames": [
+            {"at": f.at.isoformat(), "direction": f.direction, "hex": f.data.hex().upper()} for f in outcome.frames
+        ],
+    }
+
+
+class LocalApi:
+    """Serves one daemon on its socket."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.path = socket_path(daemon.site.path)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Open the socket. A second daemon of the same site is refused; the socket of a dead one is taken over."""
+        if len(os.fsencode(self.path)) > _PATH_BYTES:
+            log.warning("%s is too long a path for a local socket: `headend read` will open lines itself", self.path)
+            return
+        if self.path.exists():
+            if _someone_answers(self.path):
+                raise UsageError(
+                    f"a head-end of {self._daemon.site.path} is running already",
+                    remedy="stop it first, or read through it",
+                )
+            self.path.unlink()
+        self._server = await asyncio.start_unix_server(self._serve, self.path, limit=_LIMIT_BYTES)
+        self.path.chmod(0o600)
+
+    async def close(self) -> None:
+        """Close and remove the socket."""
+        if self._server is not None:
+            self._server.close()
+            self.path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = json.loads(await reader.readline())
+            try:
+                reply = await self._answer(request)
+            except HeadendError as error:
+                reply = {"error": str(error)}
+            writer.write(json.dumps(reply).encode() + b"\n")
+            await writer.drain()
+        except (ValueError, OSError) as error:
+            log.warning("a local request could not be served: %s", error)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request.get("do"):
+            case "read":
+                job = _job(self._daemon.meters, request)
+                return {"outcome": outcome_as_json(await self._daemon.ask(job))}
+            case "lines":
+                return {"lines": [self._line_state(name) for name in self._daemon.lines]}
+            case other:
+                raise UsageError(f"unknown request {other!r}")
+
+    def _line_state(self, name: str) -> dict[str, Any]:
+        worker, line = self._daemon.workers[name], self._daemon.lines[name]
+        stats = line.stats
+        return {
+            "line": name,
+            "in_flight": worker.current.meter.id if worker.current else None,
+            "lacking": self._daemon.board.lacking(name),
+            "outcomes": {status.value: count for status, count in worker.outcomes.items()},
+            "sent_bytes": stats.sent_bytes,
+            "received_bytes": stats.received_bytes,
+            "stale_bytes": stats.stale_bytes,
+            "timeouts": stats.timeouts,
+            "last_error": stats.last_error,
+        }
+
+
+def _job(meters: list[Meter], request: dict[str, Any]) -> ReadJob:
+    meter = next((m for m in meters if m.id == request.get("meter")), None)
+    if meter is None:
+        raise UsageError(
+            f"the running head-end has no meter {request.get('meter')!r}", remedy="restart it after an import"
+        )
+    names = tuple(quantity(str(name)).name for name in request.get("quantities", ()))
+    return ReadJob(meter, ReadKind(request.get("kind", "registers")), names, None, Priority.ON_DEMAND, "on demand")
+
+
+def _someone_answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+async def ask_daemon(site_path: Path, request: dict[str, Any], wait_s: float = 120.0) -> dict[str, Any] | None:
+    """Ask the daemon of `site_path`; None when none is running. Raises `UsageError` with its refusal."""
+    path = socket_path(site_path)
+    try:
+        reader, writer = await asyncio.open_unix_connection(path, limit=_LIMIT_BYTES)
+    except (OSError, ValueError):
+        return None
+    try:
+        writer.write(json.dumps(request).encode() + b"\n")
+        async with asyncio.timeout(wait_s):
+            reply: dict[str, Any] = json.loads(await reader.readline())
+    except (TimeoutError, OSError, ValueError) as error:
+        raise UsageError(f"the running head-end did not answer: {error or 'timeout'}") from error
+    finally:
+        writer.close()
+    if "error" in reply:
+        raise UsageError(str(reply["error"]))
+    return reply

@@ -1,0 +1,232 @@
+"""The tables of acquisition, the same on SQLite and PostgreSQL.
+
+Times are int64 epoch seconds UTC, numbers int64 ten-thousandths of the quantity's unit, so no value passes a float or
+a driver's idea of a decimal. `METADATA` is shared: other rooms add their own tables to it.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeEngine
+
+__all__ = [
+    "METADATA",
+    "account",
+    "auto_key",
+    "curve",
+    "evidence",
+    "installation",
+    "last_value",
+    "meter",
+    "outcome",
+    "quantity_code",
+    "revision",
+    "slot",
+    "snapshot",
+    "usage_point",
+]
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def auto_key() -> TypeEngine[int]:
+    """The type of a generated key: SQLite only numbers rows by itself in a column declared INTEGER."""
+    return BigInteger().with_variant(Integer(), "sqlite")
+
+
+quantity_code = Table(
+    "quantity",
+    METADATA,
+    Column("code", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    UniqueConstraint("name"),
+)
+
+meter = Table(
+    "meter",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("protocol", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("line", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("clock_zone", Text, nullable=False),
+    Column("register_wrap", BigInteger, nullable=False),
+    Column("curve_step_s", Integer, nullable=False),
+    UniqueConstraint("id"),
+    UniqueConstraint("line", "protocol", "address"),
+)
+
+usage_point = Table(
+    "usage_point",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("district", Text, nullable=False),
+    UniqueConstraint("id"),
+)
+
+installation = Table(
+    "installation",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("usage_point_key", BigInteger, ForeignKey("usage_point.key"), nullable=False),
+    Column("meter_key", BigInteger, ForeignKey("meter.key"), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger),
+    Column("multiplier", BigInteger, nullable=False),
+    UniqueConstraint("usage_point_key", "meter_key", "since"),
+    Index(None, "meter_key"),
+)
+
+account = Table(
+    "account",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("usage_point_key", BigInteger, ForeignKey("usage_point.key"), nullable=False),
+    Column("customer", Text, nullable=False),
+    Column("tariff", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger),
+    Column("step_used", BigInteger),
+    Column("step_used_at", BigInteger),
+    UniqueConstraint("id"),
+    Index(None, "usage_point_key"),
+)
+
+# Append-only: the parent of every value that came in it.
+outcome = Table(
+    "outcome",
+    METADATA,
+    Column("id", auto_key(), primary_key=True),
+    Column("meter_key", BigInteger, ForeignKey("meter.key"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("duration_s", Float, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("schedule", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("window_start", BigInteger),
+    Column("window_end", BigInteger),
+    Index(None, "meter_key", "started_at"),
+    # A number is never given twice, even after the newest rows were deleted.
+    sqlite_autoincrement=True,
+)
+
+# Frames of an outcome, packed by `headend.store.evidence`; no row when they were sampled away.
+evidence = Table(
+    "evidence",
+    METADATA,
+    Column("outcome_id", BigInteger, ForeignKey("outcome.id"), primary_key=True, autoincrement=False),
+    Column("frames", LargeBinary, nullable=False),
+)
+
+# One block per day, meter, quantity and step: slot i is at day * 86400 + phase_s + i * step_s.
+# The five blobs are packed by `headend.store.blocks`; the counts repeat what `states` says.
+curve = Table(
+    "curve",
+    METADATA,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("meter_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("quantity_code", Integer, primary_key=True, autoincrement=False),
+    Column("step_s", Integer, primary_key=True, autoincrement=False),
+    Column("phase_s", Integer, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("units", LargeBinary, nullable=False),
+    Column("qualities", LargeBinary, nullable=False),
+    Column("states", LargeBinary, nullable=False),
+    Column("causes", LargeBinary, nullable=False),
+    Column("outcome_ids", LargeBinary, nullable=False),
+    # Sum of the values held; NULL when there is none or it passes int64. Means energy for interval quantities only.
+    Column("total", BigInteger),
+    Column("due", Integer, nullable=False),
+    Column("got", Integer, nullable=False),
+    Column("late", Integer, nullable=False),
+    Column("estimated", Integer, nullable=False),
+    Column("waived", Integer, nullable=False),
+)
+
+# Values that stand alone: registers, freezes, demand with its time, and curve points off their block's grid.
+snapshot = Table(
+    "snapshot",
+    METADATA,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("meter_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("quantity_code", Integer, primary_key=True, autoincrement=False),
+    Column("source", Integer, primary_key=True, autoincrement=False),
+    Column("units", BigInteger, nullable=False),
+    Column("quality", Integer, nullable=False),
+    Column("outcome_id", BigInteger, nullable=False),
+    Column("taken_at", BigInteger, nullable=False),
+    Column("occurred_at", BigInteger),
+    Index(None, "meter_key", "quantity_code", "at"),
+    sqlite_with_rowid=False,
+)
+
+# Expected values that stand alone. Those of a curve live in its block.
+slot = Table(
+    "slot",
+    METADATA,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("meter_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("quantity_code", Integer, primary_key=True, autoincrement=False),
+    Column("source", Integer, primary_key=True, autoincrement=False),
+    Column("state", Integer, nullable=False),
+    Column("cause", Integer, nullable=False),
+    Index(None, "meter_key", "quantity_code", "at"),
+    sqlite_with_rowid=False,
+)
+
+last_value = Table(
+    "last_value",
+    METADATA,
+    Column("meter_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("quantity_code", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("taken_at", BigInteger, nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("quality", Integer, nullable=False),
+    Column("outcome_id", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Append-only: every value that was superseded (replaced_by = the outcome that did) or that lost on arrival (0).
+revision = Table(
+    "revision",
+    METADATA,
+    Column("id", auto_key(), primary_key=True),
+    Column("meter_key", BigInteger, nullable=False),
+    Column("quantity_code", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("source", Integer, nullable=False),
+    Column("step_s", Integer, nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("quality", Integer, nullable=False),
+    Column("outcome_id", BigInteger, nullable=False),
+    Column("replaced_by", BigInteger, nullable=False),
+    Column("replaced_at", BigInteger, nullable=False),
+    Index(None, "meter_key", "quantity_code", "at"),
+)

@@ -1,0 +1,238 @@
+"""A town that runs: lines with meters on them, and the truth about every register and bill."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from simulators import truth
+from simulators.bus import Bus, Wire
+from simulators.clock import Now
+from simulators.dial import DialLine
+from simulators.dlt645_meter import Dlt645Meter
+from simulators.errors import SimulatorError
+from simulators.faults import Faults
+from simulators.household import WRAP_CENTS, Household, Register
+from simulators.line_file import LinePlan
+from simulators.pty_line import PtyLine
+from simulators.tcp import TcpLine
+from simulators.town_file import MeterPlan, TownPlan, read_town
+from simulators.truth_bills import Season, Tou, TrueLine, YearStep, YearStepTou, bill_lines, season_of
+
+__all__ = ["Town", "load_town", "run"]
+
+Line = TcpLine | PtyLine | DialLine
+
+
+def load_town(path: Path, *, now: Now = time.time, links: Path | None = None) -> Town:
+    """The town described in the file at `path`; nothing is opened yet.
+
+    now: the town's clock. links: folder for relative pty links, the current one by default. SimulatorError tells every
+    problem of the file.
+    """
+    return Town(read_town(path), now=now, links=links or Path())
+
+
+class Town:
+    """`meters` and `buses` by name; `lines` once started. `opened_s`: when the town was made (epoch seconds): truth
+    files end there, and the last month closed by then is the one billed."""
+
+    def __init__(self, plan: TownPlan, *, now: Now = time.time, links: Path | None = None) -> None:
+        self.plan = plan
+        self.now = now
+        self.opened_s = int(now())
+        installed = datetime(plan.installed.year, plan.installed.month, plan.installed.day, tzinfo=plan.zone)
+        self.installed_s = int(installed.timestamp())
+        self._check_opened()
+        self._links = links or Path()
+        self.plans = {meter.meter_id: meter for meter in plan.meters}
+        self.accounts = {meter.account: meter for meter in plan.meters}
+        self.registers = {m.meter_id: Register(Household(m.load), m.start_units) for m in plan.meters}
+        self.meters = {m.meter_id: Dlt645Meter(m.spec, self.registers[m.meter_id], now) for m in plan.meters}
+        self.buses = {line.name: self._bus(line) for line in plan.lines}
+        self.lines: dict[str, Line] = {}
+
+    def _check_opened(self) -> None:
+        year, month = self.closed_month()
+        if self.month_span(year, month)[0] < self.installed_s:
+            raise SimulatorError(
+                [
+                    f"[town] installed: {self.plan.installed} is later than the start of the last closed month, "
+                    f"{year}-{month:02d} -> install the meters earlier"
+                ]
+            )
+
+    def _bus(self, line: LinePlan) -> Bus:
+        meters = [(m.meter_id, self.meters[m.meter_id]) for m in self.plan.meters if m.line == line.name]
+        faults = Faults(line.faults, f"{self.plan.seed}:{line.name}")
+        return Bus(meters, self.now, wire=Wire(line.baud, line.answer_delay_s), faults=faults)
+
+    def _line(self, line: LinePlan) -> Line:
+        bus = self.buses[line.name]
+        if line.kind == "tcp":
+            return TcpLine(bus, line.host, line.port, line.max_clients)
+        if line.kind == "pty":
+            return PtyLine(bus, self._links / line.link if line.link else None)
+        return DialLine(
+            bus,
+            line.host,
+            line.port,
+            registration=line.registration,
+            heartbeat=line.heartbeat,
+            heartbeat_s=line.heartbeat_s,
+            reconnect_s=line.reconnect_s,
+        )
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open every line. SimulatorError with every line that can't be; then none stays open."""
+        problems = []
+        for register in self.registers.values():
+            register.shown_rates(self.opened_s)  # the long sums now, not under the first request
+        for plan in self.plan.lines:
+            line = self._line(plan)
+            try:
+                await line.start()
+            except OSError as error:
+                where = plan.link or f"{plan.host}:{plan.port}"
+                problems.append(
+                    f"[[line]] {plan.name}: {where}: {error.strerror or error} -> free it or choose another"
+                )
+            self.lines[plan.name] = line
+        if problems:
+            await self.stop()
+            raise SimulatorError(problems)
+
+    async def stop(self) -> None:
+        """Close every line."""
+        for line in self.lines.values():
+            await line.stop()
+        self.lines = {}
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Where each line is: name, kind, endpoint, meters; a pty's device path, a dial line's registration."""
+        found: list[dict[str, Any]] = []
+        for plan in self.plan.lines:
+            line = self.lines[plan.name]
+            entry: dict[str, Any] = {"line": plan.name, "kind": plan.kind, "endpoint": line.endpoint()}
+            entry["meters"] = len(self.buses[plan.name].meters)
+            if isinstance(line, PtyLine):
+                entry["path"] = line.path
+            if isinstance(line, DialLine):
+                entry["registration"] = plan.registration.decode("utf-8", "backslashreplace")
+            found.append(entry)
+        return found
+
+    # -- the truth -----------------------------------------------------------------------------------------------
+
+    def closed_month(self) -> tuple[int, int]:
+        """Year and month, in the town's zone, of the last month that was over when the town was made."""
+        today = datetime.fromtimestamp(self.opened_s, self.plan.zone)
+        return (today.year - 1, 12) if today.month == 1 else (today.year, today.month - 1)
+
+    def month_span(self, year: int, month: int) -> tuple[int, int]:
+        """Start and end of a month in the town's zone, epoch seconds."""
+        start = datetime(year, month, 1, tzinfo=self.plan.zone)
+        end = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=self.plan.zone)
+        return int(start.timestamp()), int(end.timestamp())
+
+    def true_register(self, meter_id: str, at: datetime) -> int:
+        """What the meter truly showed at the aware instant `at`, in 0.01 kWh."""
+        return self.registers[meter_id].shown(int(at.timestamp()))
+
+    def true_bill(self, account: str, year: int, month: int) -> list[TrueLine]:
+        """The lines of an account's true bill for a month of the town's zone."""
+        meter = self.accounts[account]
+        tariff = self.plan.tariffs[meter.tariff]
+        start_s, end_s = self.month_span(year, month)
+        used = self._used(meter, start_s, end_s)
+        energy: dict[str, int] = {}
+        if isinstance(tariff, Tou | YearStepTou):
+            energy = self._by_period(meter, season_of(tariff.seasons, month), start_s, end_s)
+        before = self.step_used(meter, year, start_s) if isinstance(tariff, YearStep | YearStepTou) else 0
+        return bill_lines(tariff, month, used, energy, before)
+
+    def step_used(self, meter: MeterPlan, year: int, at_s: int) -> int:
+        """0.01 kWh used in calendar `year` before `at_s`, on this meter and on the one that stood there earlier."""
+        start_s = max(self.month_span(year, 1)[0], self.installed_s)
+        return self._used(meter, start_s, at_s) + self._used_elsewhere(meter, year)
+
+    def _used_elsewhere(self, meter: MeterPlan, year: int) -> int:
+        """What `cross_kwh` needs on an earlier meter so that the limit falls amid the last closed month. Nothing in
+        January, when the year's steps have just begun."""
+        closed_year, month = self.closed_month()
+        if meter.cross_kwh is None or year != closed_year or month == 1:
+            return 0
+        start_s, end_s = self.month_span(year, month)
+        since_s = max(self.month_span(year, 1)[0], self.installed_s)
+        half = self._used(meter, start_s, end_s) // 2
+        return max(0, meter.cross_kwh * 100 - half - self._used(meter, since_s, start_s))
+
+    def _used(self, meter: MeterPlan, start_s: int, end_s: int) -> int:
+        """Displayed energy in [start, end), rollover and multiplier counted in; 0.01 kWh."""
+        shown = self.registers[meter.meter_id].shown
+        return (shown(end_s) - shown(start_s)) % WRAP_CENTS * meter.multiplier
+
+    def _by_period(self, meter: MeterPlan, season: Season, start_s: int, end_s: int) -> dict[str, int]:
+        """The same by tariff period: an interval of the meter's step belongs to the period it starts in."""
+        energy = {period: 0 for _, _, period in season.windows}
+        for minute, used in self._intervals(meter, start_s, end_s):
+            period = next(name for first, last, name in season.windows if first <= minute < last)
+            energy[period] += used
+        return energy
+
+    def _intervals(self, meter: MeterPlan, start_s: int, end_s: int) -> Iterator[tuple[int, int]]:
+        """Local minute of the day at which each interval starts, and its displayed energy in 0.01 kWh."""
+        shown = self.registers[meter.meter_id].shown
+        step_s = meter.spec.step_min * 60
+        before = shown(start_s)
+        for at_s in range(start_s, end_s, step_s):
+            after = shown(at_s + step_s)
+            minute = (at_s + self.plan.offset_s) % 86_400 // 60
+            yield minute, (after - before) % WRAP_CENTS * meter.multiplier
+            before = after
+
+    def write_truth(self, folder: Path) -> None:
+        """meters.csv, usage_points.csv, accounts.csv, registers.jsonl and bills.json into `folder`."""
+        truth.write(self, folder)
+
+
+async def run(path: Path, truth: Path, announce: Callable[[dict[str, Any]], None], *, signals: bool = True) -> None:
+    """Run the town at `path` until it is cancelled, or by SIGINT or SIGTERM if `signals`.
+
+    The truth is written to the folder `truth`, pty links that are relative lie there too; `announce` is called once,
+    with every endpoint, when all lines are open.
+    """
+    town = load_town(path, links=truth)
+    town.write_truth(truth)
+    await town.start()
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    caught = (signal.SIGINT, signal.SIGTERM) if signals else ()
+    for number in caught:
+        loop.add_signal_handler(number, over.set)
+    try:
+        year, month = town.closed_month()
+        announce(
+            {
+                "town": town.plan.name,
+                "started_at": datetime.fromtimestamp(town.opened_s, UTC).isoformat(),
+                "meters": len(town.meters),
+                "month": f"{year}-{month:02d}",
+                "truth": str(truth),
+                "lines": town.endpoints(),
+            }
+        )
+        await over.wait()
+    finally:
+        for number in caught:
+            with contextlib.suppress(ValueError):
+                loop.remove_signal_handler(number)
+        await town.stop()

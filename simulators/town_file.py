@@ -1,0 +1,321 @@
+"""A town file, read and checked whole: every problem is told at once, none of it opens a port.
+
+docs/simulate.md lists the keys.
+"""
+
+from __future__ import annotations
+
+import datetime
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import shake_128
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from simulators.dlt645_meter import FORMS, MeterSpec
+from simulators.errors import SimulatorError
+from simulators.household import KINDS, PEAK_VALLEY, SLOT_S, Load
+from simulators.line_file import LinePlan, read_fault, read_line
+from simulators.tariff_file import minutes, read_tariffs
+from simulators.toml_table import Table
+from simulators.truth_bills import Tariff
+
+__all__ = ["MeterPlan", "TownPlan", "read_town"]
+
+_MODELS = {("0610", 15): "dlt645-2007-1ph", ("0610", 60): "dlt645-2007-1ph-60", ("record", 15): "dlt645-2007-record"}
+_EPOCH_DAY = datetime.date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class MeterPlan:
+    """One meter and the account behind it. cross_kwh: yearly limit its year passes within the last closed month."""
+
+    meter_id: str
+    line: str
+    model: str
+    spec: MeterSpec
+    load: Load
+    start_units: int
+    clock_zone: str
+    account: str
+    usage_point: str
+    customer: str
+    district: str
+    tariff: str
+    multiplier: int
+    cross_kwh: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TownPlan:
+    """A checked town file."""
+
+    name: str
+    zone: datetime.tzinfo
+    zone_name: str
+    offset_s: int
+    installed: datetime.date
+    seed: int
+    tariffs: Mapping[str, Tariff]
+    lines: tuple[LinePlan, ...]
+    meters: tuple[MeterPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Town:
+    """What the [town] table sets for everything below it."""
+
+    seed: int
+    offset_s: int
+    offset_text: str
+    installed_day: int
+    memory_days: int
+    rates: tuple[tuple[int, int], ...]
+
+
+def read_town(path: Path) -> TownPlan:
+    """The plan in the file at `path`; SimulatorError with all its problems."""
+    problems: list[str] = []
+    top = Table(_parse(path), f"{path.name}:", problems)
+    given = top.raw("town")
+    if not isinstance(given, dict | None):
+        top.wrong("town", "is no table", "write [town]")
+    head = Table(given if isinstance(given, dict) else {}, f"{path.name} [town]:", problems)
+    zone, zone_name, offset_s = _zone(head)
+    installed = _installed(head)
+    common = _Town(
+        seed=head.integer("seed", 1),
+        offset_s=offset_s,
+        offset_text=_offset_text(offset_s),
+        installed_day=(installed - _EPOCH_DAY).days,
+        memory_days=head.integer("memory_days", 62, 1, 366),
+        rates=_rates(head),
+    )
+    name = head.text("name", path.stem)
+    head.done()
+    tariffs = read_tariffs(top.tables("tariff"))
+    lines = [read_line(table) for table in top.tables("line")]
+    meters = [
+        meter
+        for key in ("group", "meter")
+        for table in top.tables(key)
+        for meter in _meters(table, common, {line.name for line in lines}, tariffs, single=key == "meter")
+    ]
+    line_of = {meter.meter_id: meter.line for meter in meters}
+    faults = [read_fault(table, {line.name for line in lines}, line_of) for table in top.tables("fault")]
+    top.done()
+    _check_whole(path.name, lines, meters, problems)
+    if problems:
+        raise SimulatorError(problems)
+    placed = tuple(replace(line, faults=tuple(rule for where, rule in faults if where == line.name)) for line in lines)
+    return TownPlan(name, zone, zone_name, offset_s, installed, common.seed, tariffs, placed, tuple(meters))
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SimulatorError([f"{path}: {error.strerror or error} -> name a town file that can be read"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SimulatorError([f"{path.name}: not TOML: {error} -> correct the file there"]) from error
+
+
+def _zone(head: Table) -> tuple[datetime.tzinfo, str, int]:
+    """The town's zone and its one offset in seconds."""
+    name = head.text("zone", "Asia/Shanghai")
+    try:
+        zone = datetime.datetime.strptime(name, "%z").tzinfo if name[0] in "+-" else ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        zone = None
+    if zone is None:
+        head.wrong("zone", f"unknown zone {name!r}", "use an IANA name or an offset like +08:00")
+        return datetime.UTC, "+00:00", 0
+    this_year = datetime.datetime.now(datetime.UTC).year
+    offsets = {
+        int((datetime.datetime(year, month, 1, tzinfo=zone).utcoffset() or datetime.timedelta()).total_seconds())
+        for year in (this_year - 2, this_year + 1)
+        for month in range(1, 13)
+    }
+    if len(offsets) > 1:
+        head.wrong(
+            "zone", f"{name} changes its offset in the year", "use a fixed one: these meters know no summer time"
+        )
+    return zone, name, min(offsets)
+
+
+def _offset_text(offset_s: int) -> str:
+    sign = "-" if offset_s < 0 else "+"
+    return f"{sign}{abs(offset_s) // 3600:02d}:{abs(offset_s) // 60 % 60:02d}"
+
+
+def _installed(head: Table) -> datetime.date:
+    text = head.raw("installed")
+    if isinstance(text, datetime.date) and not isinstance(text, datetime.datetime):
+        return text
+    try:
+        return datetime.date.fromisoformat(text if isinstance(text, str) else "2024-01-01" if text is None else "")
+    except ValueError:
+        head.wrong("installed", f"{text!r} is no date", 'write the day all meters were installed, like "2024-01-01"')
+        return datetime.date(2024, 1, 1)
+
+
+def _rates(head: Table) -> tuple[tuple[int, int], ...]:
+    """Day table of the time-of-use registers: [["00:00", 4], ["08:00", 2], ...]."""
+    value = head.raw("rates")
+    if value is None:
+        return PEAK_VALLEY
+    try:
+        rows = [(minutes(at), int(rate)) for at, rate in value]
+    except (ValueError, TypeError, AttributeError):
+        rows = []
+    starts = [at for at, _ in rows]
+    usable = bool(rows) and starts[0] == 0 and starts == sorted(set(starts)) and starts[-1] < 24 * 60
+    if not usable or any(at * 60 % SLOT_S or not 1 <= rate <= 4 for at, rate in rows):
+        head.wrong(
+            "rates", f"{value!r} is no day table", 'write [["00:00", 4], ["08:00", 2], ["22:00", 4]], rates 1 to 4'
+        )
+        return PEAK_VALLEY
+    return tuple((at * 60 // SLOT_S, rate) for at, rate in rows)
+
+
+# -- meters ------------------------------------------------------------------------------------------------------
+
+
+def _meters(
+    table: Table, town: _Town, lines: set[str], tariffs: Mapping[str, Tariff], *, single: bool
+) -> list[MeterPlan]:
+    count = 1 if single else table.integer("count", 1, 1, 100_000)
+    first = 1 if single else table.integer("first", 1)
+    patterns = {
+        "meter_id": table.text("meter_id"),
+        "address": table.text("address"),
+        "account": table.text("account", "A-{meter_id}"),
+        "usage_point": table.text("usage_point", "UP-{meter_id}"),
+        "customer": table.text("customer", "Customer {meter_id}"),
+    }
+    base = _meter_base(table, town, lines, tariffs)
+    daily = table.span("daily_wh", (5_000, 9_000), 1, 1_000_000)
+    start = table.span("start_kwh", (0, 30_000), 0, 999_999)
+    table.done()
+    meters = []
+    for n in range(first, first + count):
+        names = _names(table, patterns, n)
+        if names is None:
+            break
+        chance = shake_128(f"{town.seed}:{names['meter_id']}".encode()).digest(16)
+        load = replace(
+            base.load,
+            seed=int.from_bytes(chance[:6], "big"),
+            daily_wh=_between(daily, chance[6:10]),
+        )
+        start_units = _between(start, chance[10:14]) * 10_000 + int.from_bytes(chance[14:], "big") % 10_000
+        meters.append(
+            replace(
+                base,
+                meter_id=names["meter_id"],
+                account=names["account"],
+                usage_point=names["usage_point"],
+                customer=names["customer"],
+                spec=replace(base.spec, address=names["address"]),
+                load=load,
+                start_units=start_units,
+            )
+        )
+    return meters
+
+
+def _between(ends: tuple[int, int], chance: bytes) -> int:
+    return ends[0] + (ends[1] - ends[0]) * int.from_bytes(chance, "big") // 0xFFFFFFFF
+
+
+def _names(table: Table, patterns: Mapping[str, str], n: int) -> dict[str, str] | None:
+    names: dict[str, str] = {}
+    for key, pattern in patterns.items():
+        try:
+            names[key] = pattern.format(n=n, **names)
+        except (KeyError, ValueError, IndexError):
+            table.wrong(key, f"{pattern!r} is no pattern", "use {n} for the number, like {n:03d}, and {meter_id}")
+            return None
+    if len(names["address"]) != 12 or not names["address"].isascii() or not names["address"].isdecimal():
+        table.wrong("address", f"{names['address']!r} is no meter address", "make the pattern give 12 digits")
+        return None
+    return names
+
+
+def _meter_base(table: Table, town: _Town, lines: set[str], tariffs: Mapping[str, Tariff]) -> MeterPlan:
+    """What all meters of a group share; names, seeds and addresses come one by one."""
+    form = table.choice("form", FORMS, "0610")
+    step_min = _step(table)
+    model = table.text("model", _MODELS.get((form, step_min), "-"))
+    if model == "-":
+        table.wrong("step_min", f"no usual model has {form} every {step_min} min", "use step_min = 15, or name a model")
+    spec = MeterSpec(
+        address="0" * 12,
+        step_min=step_min,
+        form=form,
+        memory_days=table.integer("memory_days", town.memory_days, 1, 366),
+        preamble=table.integer("preamble", 4, 0, 4),
+        zone_offset_s=town.offset_s,
+        clock_error_s=table.integer("clock_error_s", 0, -86_400, 86_400),
+        clock_drift_ppm=table.integer("clock_drift_ppm", 0, -1000, 1000),
+        followup=table.choice("followup", ("by_seq", "next"), "by_seq"),
+    )
+    load = Load(
+        seed=0,
+        kind=table.choice("load", KINDS, "household"),
+        installed_day=town.installed_day,
+        offset_s=town.offset_s,
+        rates=town.rates,
+    )
+    cross = table.integer("cross_kwh", 0, 0, 1_000_000)
+    return MeterPlan(
+        meter_id="",
+        line=table.choice("line", sorted(lines)),
+        model=model,
+        spec=spec,
+        load=load,
+        start_units=0,
+        clock_zone=town.offset_text,
+        account="",
+        usage_point="",
+        customer="",
+        district=table.text("district", "D1"),
+        tariff=table.choice("tariff", sorted(tariffs)),
+        multiplier=table.integer("ct", 1, 1, 10_000) * table.integer("pt", 1, 1, 10_000),
+        cross_kwh=cross or None,
+    )
+
+
+def _step(table: Table) -> int:
+    step_min = table.integer("step_min", 15, 1, 60)
+    if step_min not in (15, 60):
+        table.wrong("step_min", f"{step_min} is no step these meters have", "use 15 or 60")
+        return 15
+    return step_min
+
+
+# -- the whole -------------------------------------------------------------------------------------------------------
+
+
+def _check_whole(file: str, lines: list[LinePlan], meters: list[MeterPlan], problems: list[str]) -> None:
+    """What no single table can know: things that must be there, names that must not be there twice."""
+    if not lines:
+        problems.append(f"{file}: no line -> add a [[line]]")
+    if not meters:
+        problems.append(f"{file}: no meter -> add a [[group]] or a [[meter]]")
+    unique = {
+        "[[line]] name": [line.name for line in lines],
+        "meter_id": [meter.meter_id for meter in meters],
+        "account": [meter.account for meter in meters],
+        "usage_point": [meter.usage_point for meter in meters],
+        "address on one line": [f"{meter.spec.address} ({meter.line})" for meter in meters],
+        "[[line]] listen": [f"{line.host}:{line.port}" for line in lines if line.kind == "tcp" and line.port],
+        "[[line]] link": [line.link for line in lines if line.link],
+    }
+    for what, names in unique.items():
+        for name, times in Counter(names).items():
+            if times > 1:
+                problems.append(f"{file}: {what}: {name} stands there {times} times -> give each its own")
