@@ -29,7 +29,7 @@ from headend.model import MeterModel
 from headend.protocols import PROTOCOLS
 from headend.scheduler.settings import Schedule
 
-__all__ = ["SHIPPED_TARIFFS", "Site", "load_site"]
+__all__ = ["SHIPPED_TARIFFS", "Site", "load_site", "survey_site"]
 
 SHIPPED_TARIFFS: Final = Path(__file__).parent / "tariffs"
 
@@ -62,6 +62,18 @@ def load_site(path: Path, protocols: Collection[str] = PROTOCOLS) -> Site:
 
     `protocols` are the names meter models may speak. Opens no port and no database.
     """
+    site, problems = survey_site(path, protocols)
+    if problems:
+        raise ConfigError(problems)
+    return site
+
+
+def survey_site(path: Path, protocols: Collection[str] = PROTOCOLS) -> tuple[Site, list[Problem]]:
+    """What can be made of the file at `path`, and all its problems: so that other files can be checked beside it.
+
+    A line with problems keeps its name only, another table with problems is as if empty. `ConfigError` if it is no
+    TOML.
+    """
     path = path.absolute()
     raw = read_toml(path, missing="name the site's file, or start from docs/example-site/site.toml")
     file, folder = path.name, path.parent
@@ -86,9 +98,13 @@ def load_site(path: Path, protocols: Collection[str] = PROTOCOLS) -> Site:
     problems += wrong
     ingest, wrong = check_table(IngestSettings, raw.get("ingest", {}), place(file, "ingest"))
     problems += wrong
-    if problems or site is None or evidence is None or ingest is None:
-        raise ConfigError(problems)
-    return Site(path, site.name, site.zone, store_url, lines, schedules, models or {}, evidence, ingest, tariff_folders)
+    # What stands in for a table with problems is only ever used to check other files.
+    site = site or SiteTable(name="?")
+    evidence, ingest = evidence or EvidenceSettings(), ingest or IngestSettings()
+    whole = Site(
+        path, site.name, site.zone, store_url, lines, schedules, models or {}, evidence, ingest, tariff_folders
+    )
+    return whole, problems
 
 
 def _site_table(raw: Mapping[str, Any], file: str) -> tuple[SiteTable | None, list[Problem]]:
@@ -158,6 +174,8 @@ def _lines(raw: Mapping[str, Any], file: str) -> tuple[tuple[LineSettings, ...],
         problems += wrong
         if checked is not None:
             lines.append(_line(checked))
+        elif isinstance(table, dict) and isinstance(table.get("name"), str):
+            lines.append(LineSettings(table["name"], Endpoint("tcp")))  # its name only, for the meters on it
     problems += taken_twice(tables, "line", file)
     problems += _shared_endpoints(tables, file)
     return tuple(lines), problems

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from headend.errors import BadFrame, HeadendError, LineDown, NoAnswer, ProtocolError, Refused, Unsupported, WrongMeter
 from headend.line import Line
-from headend.model import Cause, Fault, FrameRecord, Harvest, Outcome, Quality, Reading, ReadJob, Status
+from headend.model import Cause, Fault, FrameRecord, Harvest, Outcome, Quality, Reading, ReadJob, Status, Window
 from headend.protocols import PROTOCOLS
 from headend.validation.plausible import Anchor, doubtful
 
@@ -44,12 +44,13 @@ async def run(
         status, cause = _classify(error)
         faults = tuple(Fault(name, cause, str(error), job.window) for name in job.quantities)
         return _outcome(job, status, started, clock(), (), faults, frames, str(error))
-    faults = tuple(_patient(fault, clock()) for fault in harvest.faults)
+    ended = clock()
+    faults = tuple(part for fault in harvest.faults for part in _patient(fault, ended))
     status = Status.PARTIAL if faults and harvest.readings else Status.OK
     if faults and not harvest.readings:
         status = _only_faults(faults)
     detail = "; ".join(sorted({fault.detail for fault in faults}))
-    return _outcome(job, status, started, clock(), harvest.readings, faults, frames, detail)
+    return _outcome(job, status, started, ended, harvest.readings, faults, frames, detail)
 
 
 async def _harvest(line: Line, job: ReadJob, clock: Callable[[], datetime], frames: list[FrameRecord]) -> Harvest:
@@ -87,11 +88,15 @@ async def _settle_doubt(
     return replace(first, readings=tuple(readings))
 
 
-def _patient(fault: Fault, now: datetime) -> Fault:
-    """A record that is not in memory because it was only just due is still to come."""
-    if fault.cause is Cause.NOT_IN_MEMORY and fault.window is not None and fault.window.end > now - _YOUNG:
-        return replace(fault, cause=Cause.NOT_YET)
-    return fault
+def _patient(fault: Fault, now: datetime) -> Iterator[Fault]:
+    """A record that is not in memory because it was only just due is still to come; older ones never will."""
+    if fault.cause is not Cause.NOT_IN_MEMORY or fault.window is None or fault.window.end <= now - _YOUNG:
+        yield fault
+        return
+    cut = max(fault.window.start, now - _YOUNG)
+    if fault.window.start < cut:
+        yield replace(fault, window=Window(fault.window.start, cut))
+    yield replace(fault, cause=Cause.NOT_YET, window=Window(cut, fault.window.end))
 
 
 def _classify(error: HeadendError) -> tuple[Status, Cause]:

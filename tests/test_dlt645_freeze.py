@@ -234,6 +234,14 @@ def test_silence_in_the_middle_keeps_what_is_sure() -> None:
     assert missing(harvest) == dict.fromkeys((back(2), back(3), back(4)), Cause.NO_ANSWER)
 
 
+def test_silence_after_a_midnight_in_the_middle_keeps_nothing_doubtful() -> None:
+    """The first value was read after the midnight, under the time read before it; the end was never reached."""
+    freezer = Freezer((back(n) for n in range(3)), at_request={1: TODAY + DAY})
+    freezer.silent_from = 6
+    with pytest.raises(NoAnswer):
+        read(freezer, back(2), TODAY)
+
+
 def test_silence_before_anything_is_sure_is_raised() -> None:
     for silent_from in (0, 1, 2):
         freezer = Freezer(back(n) for n in range(62))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -164,11 +165,19 @@ def site_of(folder: Path, url: str, faults: str = "") -> Iterator[Site]:
         yield site
 
 
-def start(site: Site) -> subprocess.Popen[bytes]:
+@contextmanager
+def running(site: Site) -> Iterator[subprocess.Popen[bytes]]:
+    """`headend run` in a process group of its own; killed at the end unless it has stopped."""
     with (site.folder / "run.log").open("ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "headend", "run"], cwd=site.folder, stdout=log, stderr=log, start_new_session=True
         )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
 
 
 def filled(store: Store) -> tuple[int, int]:
@@ -238,16 +247,14 @@ def test_killed_in_mid_backfill_nothing_is_lost_or_doubled_and_the_bills_are_tru
 ) -> None:
     with site_of(tmp_path, store_url) as site:
         for part in (2_000, 9_000):
-            process = start(site)
-            wait_for(process, site, part, all_of_it=False)
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
-        process = start(site)
-        wait_for(process, site, 5 * 61 * 96, all_of_it=True)
-        shown = json.loads(site.headend("read", "A01", "import_kwh", "voltage_v_a", "--json"))  # through the daemon
-        assert [r["unit"] for r in shown["readings"]] == ["kWh", "V"]
-        assert shown["frames"][0]["direction"] == ">"
-        stop(process)
+            with running(site) as process:
+                wait_for(process, site, part, all_of_it=False)
+        with running(site) as process:
+            wait_for(process, site, 5 * 61 * 96, all_of_it=True)
+            shown = json.loads(site.headend("read", "A01", "import_kwh", "voltage_v_a", "--json"))  # by the daemon
+            assert [r["unit"] for r in shown["readings"]] == ["kWh", "V", "s"]
+            assert shown["frames"][0]["direction"] == ">"
+            stop(process)
         right, missing = check_truth(site)
         assert right >= 5 * 61 * 96
         assert missing <= 5 * 2  # at most the edge of the meters' memory, which moves on while they are read
@@ -256,11 +263,9 @@ def test_killed_in_mid_backfill_nothing_is_lost_or_doubled_and_the_bills_are_tru
                 window = Window(now_utc() - timedelta(days=63), now_utc())
                 assert readings.revisions(conn, meter.key, "import_kwh", window) == []
         check_bills(site)
-        bill = f"A-A01-{json.loads((site.truth / 'bills.json').read_text())['month']:02d}"
-        assert bill
         explained = site.headend("explain", _first_bill(site))
         assert "daily freeze" in explained
-        assert " 68 " in explained or "689" in explained or "< FE" in explained
+        assert re.search(r"< (FE)*68[0-9A-F]{12}6891", explained)
 
 
 def _first_bill(site: Site) -> str:
@@ -284,8 +289,8 @@ def test_faults_on_the_line_never_become_wrong_values(
     tmp_path: Path, new_sqlite_url: str, kind: str, probability: float
 ) -> None:
     with site_of(tmp_path, new_sqlite_url, _FAULTS.format(kind=kind, probability=probability)) as site:
-        process = start(site)
-        wait_for(process, site, 10_000, all_of_it=False)
-        stop(process)
+        with running(site) as process:
+            wait_for(process, site, 6_000, all_of_it=False)
+            stop(process)
         right, _ = check_truth(site)
-        assert right >= 9_000
+        assert right >= 5_500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -95,13 +96,9 @@ def test_frames_pack_small() -> None:
 
 
 @given(data=st.binary(max_size=80))
-def test_damaged_frames_are_refused_or_read_but_never_crash(data: bytes) -> None:
-    try:
-        frames = unpack_frames(data)
-    except StoreError as error:
-        assert "damaged" in str(error)
-    else:
-        assert all(frame.direction in "<>" for frame in frames)
+def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
+    with suppress(StoreError):
+        assert all(frame.direction in "<>" for frame in unpack_frames(data))
 
 
 def test_frames_cut_short_are_refused() -> None:

@@ -7,33 +7,46 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from billing.model import Tariff
 from config.imports import check_files
-from config.site import Site
-from headend.cli.common import check_address, out, site_option, tariffs_of
+from config.site import Site, survey_site
+from headend.cli.common import check_address, out, site_path_option, survey_tariffs
+from headend.errors import ConfigError
 
 __all__ = ["check"]
 
 
 @click.command()
-@site_option
+@site_path_option
 @click.option("--meters", type=click.Path(path_type=Path), help="Also check this meters.csv.")
 @click.option("--usage-points", type=click.Path(path_type=Path), help="Also check this usage_points.csv.")
 @click.option("--accounts", type=click.Path(path_type=Path), help="Also check this accounts.csv.")
-def check(site: Site, meters: Path | None, usage_points: Path | None, accounts: Path | None) -> None:
+def check(site_path: Path, meters: Path | None, usage_points: Path | None, accounts: Path | None) -> None:
     """Check site.toml, meter models, tariffs and, if named, CSV files.
 
-    Opens no port, no database and no connection. Everything wrong is told at once, each with its place and what to do;
-    the exit status is 1 then.
+    Opens no port, no database and no connection. Everything wrong in all of them is told at once, each with its place
+    and what to do; the exit status is 1 then.
     """
-    tariffs = tariffs_of(site)
-    check_files(
-        site,
-        meters=meters,
-        usage_points=usage_points,
-        accounts=accounts,
-        tariffs={tariff.id for tariff in tariffs},
-        check_address=check_address,
-    )
+    site, problems = survey_site(site_path)
+    tariffs, wrong = survey_tariffs(site)
+    problems += wrong
+    try:
+        check_files(
+            site,
+            meters=meters,
+            usage_points=usage_points,
+            accounts=accounts,
+            tariffs={tariff.id for tariff in tariffs},
+            check_address=check_address,
+        )
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    _show(site, tariffs)
+
+
+def _show(site: Site, tariffs: list[Tariff]) -> None:
     table = Table(
         "line", "endpoint", "character", title=f"{site.name}: {len(site.lines)} line(s)", title_justify="left"
     )

@@ -32,6 +32,8 @@ __all__ = [
     "opened",
     "out",
     "site_option",
+    "site_path_option",
+    "survey_tariffs",
     "tariffs_of",
 ]
 
@@ -42,22 +44,28 @@ F = TypeVar("F", bound=Callable[..., Any])
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
+def site_path_option(function: F) -> F:
+    """The option --site; the command gets the path as `site_path`."""
+    return _site_option("site_path", None)(function)
+
+
 def site_option(function: F) -> F:
     """The option --site; the command gets the checked `Site` as `site`."""
+    return _site_option("site", lambda _context, _parameter, value: load_site(value))(function)
 
-    def load(_context: click.Context, _parameter: click.Parameter, value: Path) -> Site:
-        return load_site(value)
 
+def _site_option(name: str, callback: Callable[[click.Context, click.Parameter, Path], Any] | None) -> Callable[[F], F]:
     return click.option(
         "--site",
         "-s",
+        name,
         envvar="HEADEND_SITE",
         default="site.toml",
         show_default=True,
         type=click.Path(path_type=Path),
-        callback=load,
+        callback=callback,
         help="The site's configuration file.",
-    )(function)
+    )
 
 
 @contextmanager
@@ -76,7 +84,15 @@ def check_address(protocol: str, address: str) -> str:
 
 
 def tariffs_of(site: Site) -> list[Tariff]:
-    """The shipped tariffs and the site's own; one version of a tariff may stand in one file only."""
+    """The shipped tariffs and the site's own; `ConfigError` with every problem of any."""
+    tariffs, problems = survey_tariffs(site)
+    if problems:
+        raise ConfigError(problems)
+    return tariffs
+
+
+def survey_tariffs(site: Site) -> tuple[list[Tariff], list[Problem]]:
+    """The tariffs that can be loaded, and what is wrong with the others; a version may stand in one file only."""
     found: dict[tuple[str, str], Tariff] = {}
     problems: list[Problem] = []
     for folder in site.tariff_folders:
@@ -88,11 +104,9 @@ def tariffs_of(site: Site) -> list[Tariff]:
         for tariff in tariffs:
             if (tariff.id, tariff.version) in found:
                 what = f"tariff {tariff.id} version {tariff.version} is shipped already"
-                problems.append(Problem(str(folder), what, "give the file another id or version"))
+                problems.append(Problem(folder.name, what, "give the file another id or version"))
             found[tariff.id, tariff.version] = tariff
-    if problems:
-        raise ConfigError(problems)
-    return list(found.values())
+    return list(found.values()), problems
 
 
 def find_meter(site: Site, store: Store, meter_id: str) -> Meter:

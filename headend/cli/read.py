@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -25,18 +26,20 @@ from headend.store import Store
 
 __all__ = ["read"]
 
-_DEFAULT = ("import_kwh",)
+_Wish = tuple[ReadKind, tuple[str, ...]]
+
+_DEFAULT: tuple[str, ...] = ("import_kwh",)
 
 
 @click.command()
 @site_option
 @click.argument("meter_id", metavar="METER")
 @click.argument("wanted", metavar="[QUANTITY]...", nargs=-1)
-@click.option("--clock", is_flag=True, help="Read the meter's clock and show how far it is off.")
+@click.option("--clock", is_flag=True, help="Read the clock only, and show how far it is off.")
 @click.option("--verbose", "-v", is_flag=True, help="Show the frames as well, decoded.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def read(site: Site, meter_id: str, wanted: tuple[str, ...], clock: bool, verbose: bool, as_json: bool) -> None:
-    """Read one meter now, ahead of everything scheduled.
+    """Read one meter now, ahead of everything scheduled, and its clock with it.
 
     QUANTITY is a name (`headend quantities` lists them) or its DL/T 645 identifier; the default is import_kwh. If the
     daemon is running the read goes through it, for it owns the lines; otherwise the line is opened here. The values
@@ -48,18 +51,18 @@ def read(site: Site, meter_id: str, wanted: tuple[str, ...], clock: bool, verbos
       headend read M0001 import_kwh import_kwh_t1 voltage_v_a --verbose
       headend read M0001 00010000
     """
-    names = tuple(_name(text) for text in wanted) or _DEFAULT
-    kind = ReadKind.CLOCK if clock else ReadKind.REGISTERS
-    if clock:
-        names = ("clock_offset_s",)
+    names = tuple(dict.fromkeys(_name(text) for text in wanted)) or _DEFAULT
+    wishes: list[_Wish] = [(ReadKind.CLOCK, ("clock_offset_s",))]
+    if not clock:
+        wishes.insert(0, (ReadKind.REGISTERS, names))
     with opened(site) as store:
         meter = find_meter(site, store, meter_id)
-        result = asyncio.run(_read(site, store, meter, kind, names))
+        results = asyncio.run(_read(site, store, meter, wishes))
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        click.echo(json.dumps(_merged(results), indent=2))
     else:
-        _show(site, meter, result, verbose)
-    if result["status"] != "ok":
+        _show(site, meter, results, verbose)
+    if results[0]["status"] != "ok":
         raise SystemExit(1)
 
 
@@ -69,14 +72,19 @@ def _name(text: str) -> str:
     return known.name if known else quantity(text).name
 
 
-async def _read(site: Site, store: Store, meter: Meter, kind: ReadKind, names: tuple[str, ...]) -> dict[str, Any]:
-    reply = await ask_daemon(
-        site.path, {"do": "read", "meter": meter.id, "kind": kind.value, "quantities": list(names)}
-    )
-    if reply is not None:
-        outcome: dict[str, Any] = reply["outcome"]
-        return outcome
-    return outcome_as_json(await _read_here(site, store, meter, kind, names))
+async def _read(site: Site, store: Store, meter: Meter, wishes: list[_Wish]) -> list[dict[str, Any]]:
+    """The outcomes of the reads; after one that got nothing the meter is not asked again."""
+    results: list[dict[str, Any]] = []
+    for kind, names in wishes:
+        request = {"do": "read", "meter": meter.id, "kind": kind.value, "quantities": list(names)}
+        reply = await ask_daemon(site.path, request)
+        if reply is not None:
+            results.append(reply["outcome"])
+        else:
+            results.append(outcome_as_json(await _read_here(site, store, meter, kind, names)))
+        if not results[-1]["readings"]:
+            break
+    return results
 
 
 async def _read_here(site: Site, store: Store, meter: Meter, kind: ReadKind, names: tuple[str, ...]) -> Outcome:
@@ -97,21 +105,46 @@ async def _read_here(site: Site, store: Store, meter: Meter, kind: ReadKind, nam
     return outcome
 
 
-def _show(site: Site, meter: Meter, result: dict[str, Any], verbose: bool) -> None:
-    if result["readings"]:
-        table = Table(
-            "quantity", "value", "unit", "meter time", "quality", title=f"meter {meter.id}", title_justify="left"
-        )
-        for row in result["readings"]:
-            at = local(instant(row["occurred_at"] or row["at"], site.zone), site.zone)
-            table.add_row(row["quantity"], row["value"], row["unit"], at, row["quality"])
+def _merged(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Registers and clock as one answer; the status is that of what was asked for."""
+    merged = dict(results[0])
+    for more in results[1:]:
+        for name in ("readings", "faults", "frames"):
+            merged[name] = merged[name] + more[name]
+    merged["clock_offset_s"] = _offset(results)
+    return merged
+
+
+def _offset(results: list[dict[str, Any]]) -> str | None:
+    """Meter clock minus ours in seconds, if it was read."""
+    return next(
+        (row["value"] for result in results for row in result["readings"] if row["quantity"] == "clock_offset_s"), None
+    )
+
+
+def _show(site: Site, meter: Meter, results: list[dict[str, Any]], verbose: bool) -> None:
+    offset = _offset(results)
+    table = Table("quantity", "value", "unit", "meter time", "quality", title=f"meter {meter.id}", title_justify="left")
+    for row in (row for result in results for row in result["readings"]):
+        table.add_row(row["quantity"], row["value"], row["unit"], _meter_time(site, row, offset), row["quality"])
+    if table.row_count:
         out.print(table)
-    for fault in result["faults"]:
-        out.print(f"[red]{fault['quantity']}: {fault['cause'].replace('_', ' ')}[/red] {fault['detail']}")
-    out.print(f"{result['status']} in {result['duration_s']:.3f} s")
+    for result in results:
+        for fault in result["faults"]:
+            out.print(f"[red]{fault['quantity']}: {fault['cause'].replace('_', ' ')}[/red] {fault['detail']}")
+        out.print(f"{result['status']} in {result['duration_s']:.3f} s")
     if verbose:
-        for frame in result["frames"]:
+        for frame in (frame for result in results for frame in result["frames"]):
             at = local(instant(frame["at"], site.zone), site.zone)
             out.print(f"\n{at} {frame['direction']} {frame['hex']}", soft_wrap=True, markup=False)
             explanation = PROTOCOLS[meter.protocol].explain(bytes.fromhex(frame["hex"]))
             out.print(explanation_text(explanation), soft_wrap=True, markup=False)
+
+
+def _meter_time(site: Site, row: dict[str, Any], offset: str | None) -> str:
+    """When the value held, by the meter's own clock: a demand's own stamp, or our time corrected by its offset."""
+    if row["occurred_at"]:
+        return local(instant(row["occurred_at"], site.zone), site.zone)
+    if offset is None:
+        return "unknown: its clock was not read"
+    return local(instant(row["at"], site.zone) + timedelta(seconds=int(offset)), site.zone)
