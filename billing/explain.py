@@ -87,8 +87,14 @@ def explain(conn: Connection, number: str, day: date | None = None) -> Node:
     assert bill.issued_at is not None, "an issued bill has its time"
     detail = (*detail, f"issued {walk.when(bill.issued_at)} from what was there up to outcome {bill.as_of}")
     parents = {determinant.name: _determinant_node(walk, determinant) for determinant in bill.determinants}
-    lines = tuple(_line_node(bill, line, parents) for line in bill.lines)
-    return Node(f"bill {number}: {bill.total} {bill.currency}", detail, lines)
+    lines = [_line_node(bill, line, parents) for line in bill.lines]
+    billed = {line.determinant for line in bill.lines}
+    lines += [
+        Node(f"checked against {node.title}", node.detail, node.children)
+        for name, node in parents.items()
+        if name not in billed
+    ]
+    return Node(f"bill {number}: {bill.total} {bill.currency}", detail, tuple(lines))
 
 
 def _held_node(walk: _Walk, at: datetime, holds: Sequence[Hold]) -> Node:
@@ -212,14 +218,12 @@ def _rows_of(walk: _Walk, part: IntervalPart, name: str) -> Iterator[Interval]:
 
 def _day_node(walk: _Walk, day: date, rows: Sequence[Interval]) -> Node:
     total = sum((from_units(row.units) for row in rows if row.units is not None), Decimal(0))
-    detail = (
-        f"first {walk.when(rows[0].start)}, last {walk.when(rows[-1].start)}",
-        _quality_text(Counter(row.quality for row in rows)),
-    )
+    quality = _quality_text(Counter(row.quality for row in rows))
     parents = sorted({parent for row in rows for parent in row.parents})
-    title = f"{day}: {len(rows)} intervals, {_kwh(total)} kWh, from {len(parents)} outcomes"
+    title = f"{day}: {len(rows)} intervals, {_kwh(total)} kWh, {quality}, from {len(parents)} outcomes"
     if day != walk.day:
-        return Node(title, detail)
+        return Node(title)
+    detail = (f"first {walk.when(rows[0].start)}, last {walk.when(rows[-1].start)}",)
     points = tuple(_point_node(walk, row) for row in rows)
     return Node(title, detail, (*points, *(_outcome_node(walk, parent) for parent in parents)))
 

@@ -55,12 +55,13 @@ def utc(moment: datetime) -> datetime:
 
 def to_epoch_s(moment: datetime) -> int:
     """Whole seconds since 1970-01-01T00:00Z."""
-    return (moment - EPOCH) // timedelta(seconds=1)
+    since = moment - EPOCH
+    return since.days * 86_400 + since.seconds
 
 
 def from_epoch_s(seconds: int) -> datetime:
     """The UTC instant `seconds` after 1970-01-01T00:00Z."""
-    return EPOCH + timedelta(seconds=seconds)
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def day_start(day: date, tz: tzinfo) -> datetime:

@@ -84,12 +84,12 @@ def test_a_day_opens_to_its_intervals_and_their_frames(store: Store) -> None:
     days = [energies[96 * day : 96 * day + 96] for day in range(30)]
     of_day = [sum(day[:32]) + sum(day[88:]) for day in days]
     assert [node.title.split(", from")[0] for node in part.children] == [
-        f"2026-06-{day + 1:02d}: 40 intervals, {kwh:.2f} kWh" for day, kwh in enumerate(of_day)
+        f"2026-06-{day + 1:02d}: 40 intervals, {kwh:.2f} kWh, 40 valid" for day, kwh in enumerate(of_day)
     ]
     assert sum(of_day) == Decimal(valley.title.split()[2])
     assert not any(node.children for node in part.children)
     third = find(find(opened, "import_kwh_valley"), "2026-06-03")
-    assert third.detail == ("first 2026-06-03T00:00+08:00, last 2026-06-03T23:45+08:00", "40 valid")
+    assert third.detail == ("first 2026-06-03T00:00+08:00, last 2026-06-03T23:45+08:00",)
     points, outcomes = third.children[:40], third.children[40:]
     assert points[0].title == f"2026-06-03T00:00+08:00: {energies[192]:.2f} kWh (valid)"
     assert points[32].title == f"2026-06-03T22:00+08:00: {energies[280]:.2f} kWh (valid)"

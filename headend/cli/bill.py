@@ -23,6 +23,7 @@ from config.site import Site
 from headend.app import now_utc
 from headend.cli.common import local, month_of, opened, out, site_option, tariffs_of
 from headend.cli.decode import explanation_text
+from headend.civil import zone
 from headend.errors import UsageError
 from headend.protocols import PROTOCOLS
 
@@ -149,23 +150,27 @@ def bill_as_json(item: Bill) -> dict[str, Any]:
 @click.command()
 @site_option
 @click.argument("number", metavar="BILL")
-@click.option("--day", default=None, metavar="YYYY-MM-DD", help="Open the intervals of this day, with their frames.")
+@click.option("--day", default=None, metavar="YYYY-MM-DD", help="Open this day's intervals. [default: the first day]")
 @click.option("--frames/--no-frames", default=True, show_default=True, help="Show frame bytes, decoded.")
 def explain(site: Site, number: str, day: str | None, frames: bool) -> None:
     """Walk from a bill back to what the meter sent.
 
     Each line, its determinant, the registers and intervals it comes from, the read that brought them, and the bytes
-    of that read, decoded.
+    of that read, decoded. Of a month of intervals one day is opened to its values and frames; --day chooses it.
     """
     try:
         chosen = date.fromisoformat(day) if day else None
     except ValueError as error:
         raise UsageError(f"{day!r} is no day", remedy="write it like 2026-10-05") from error
     with opened(site) as store, store.read() as conn:
-        root = explain_bill(conn, number, chosen)
+        root = explain_bill(conn, number, chosen or _first_day(bill_store.bill(conn, number)))
     tree = Tree(root.title, guide_style="dim")
     _grow(tree, root, frames, set())
     out.print(tree, markup=False, soft_wrap=True)
+
+
+def _first_day(found: Bill | None) -> date | None:
+    return found.window.start.astimezone(zone(found.zone)).date() if found else None
 
 
 def _grow(tree: Tree, node: Node, frames: bool, shown: set[str]) -> None:
