@@ -230,10 +230,8 @@ def _day_node(walk: _Walk, day: date, rows: Sequence[Interval]) -> Node:
 
 def _point_node(walk: _Walk, row: Interval) -> Node:
     value = "no value" if row.units is None else f"{_kwh(from_units(row.units))} kWh"
-    parents = ", ".join(map(str, row.parents))
-    return Node(
-        f"{walk.when(row.start)}: {value} ({row.quality.name.lower()})", (f"outcomes {parents}",) if parents else ()
-    )
+    parents = f", outcome {', '.join(map(str, row.parents))}" if row.parents else ""
+    return Node(f"{walk.when(row.start)}: {value} ({row.quality.name.lower()}{parents})")
 
 
 def _quality_text(counts: Counter[Quality] | dict[Quality, int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -28,7 +28,7 @@ _STATUS: tuple[tuple[type[HeadendError], Status, Cause], ...] = (
 
 
 async def run(
-    line: Line, job: ReadJob, *, clock: Callable[[], datetime], anchors: dict[str, Iterable[Anchor]] | None = None
+    line: Line, job: ReadJob, *, clock: Callable[[], datetime], anchors: Mapping[str, Iterable[Anchor]] | None = None
 ) -> Outcome:
     """Run `job` on `line`; never raises for what a meter or a line does.
 
@@ -64,7 +64,7 @@ async def _settle_doubt(
     clock: Callable[[], datetime],
     frames: list[FrameRecord],
     first: Harvest,
-    anchors: dict[str, Iterable[Anchor]],
+    anchors: Mapping[str, Iterable[Anchor]],
 ) -> Harvest:
     """Read again what can't be true. A plausible second answer wins; otherwise the first is kept as suspect."""
     doubts = doubtful(first.readings, anchors, job.meter.model)

@@ -91,8 +91,8 @@ def test_a_day_opens_to_its_intervals_and_their_frames(store: Store) -> None:
     third = find(find(opened, "import_kwh_valley"), "2026-06-03")
     assert third.detail == ("first 2026-06-03T00:00+08:00, last 2026-06-03T23:45+08:00",)
     points, outcomes = third.children[:40], third.children[40:]
-    assert points[0].title == f"2026-06-03T00:00+08:00: {energies[192]:.2f} kWh (valid)"
-    assert points[32].title == f"2026-06-03T22:00+08:00: {energies[280]:.2f} kWh (valid)"
+    assert points[0].title.startswith(f"2026-06-03T00:00+08:00: {energies[192]:.2f} kWh (valid, outcome ")
+    assert points[32].title.startswith(f"2026-06-03T22:00+08:00: {energies[280]:.2f} kWh (valid, outcome ")
     assert {frame.data for outcome in outcomes for frame in outcome.frames} == {b"\x68curve", b"\x68curve"[::-1]}
     used = find(closed, "used before in the step year: 2700 kWh")
     assert used.detail == ("declared on the account at 2026-06-01T00:00+08:00: 2700 kWh",)

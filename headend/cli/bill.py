@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -21,9 +22,9 @@ from billing.rate import TOTAL
 from billing.run import CloseReport, close_period
 from config.site import Site
 from headend.app import now_utc
+from headend.civil import zone
 from headend.cli.common import local, month_of, opened, out, site_option, tariffs_of
 from headend.cli.decode import explanation_text
-from headend.civil import zone
 from headend.errors import UsageError
 from headend.protocols import PROTOCOLS
 
@@ -151,8 +152,9 @@ def bill_as_json(item: Bill) -> dict[str, Any]:
 @site_option
 @click.argument("number", metavar="BILL")
 @click.option("--day", default=None, metavar="YYYY-MM-DD", help="Open this day's intervals. [default: the first day]")
-@click.option("--frames/--no-frames", default=True, show_default=True, help="Show frame bytes, decoded.")
-def explain(site: Site, number: str, day: str | None, frames: bool) -> None:
+@click.option("--frames/--no-frames", default=True, show_default=True, help="Show frame bytes and what they say.")
+@click.option("--fields", is_flag=True, help="Show every field of every frame.")
+def explain(site: Site, number: str, day: str | None, frames: bool, fields: bool) -> None:
     """Walk from a bill back to what the meter sent.
 
     Each line, its determinant, the registers and intervals it comes from, the read that brought them, and the bytes
@@ -165,7 +167,7 @@ def explain(site: Site, number: str, day: str | None, frames: bool) -> None:
     with opened(site) as store, store.read() as conn:
         root = explain_bill(conn, number, chosen or _first_day(bill_store.bill(conn, number)))
     tree = Tree(root.title, guide_style="dim")
-    _grow(tree, root, frames, set())
+    _grow(tree, root, _Shown(frames, fields))
     out.print(tree, markup=False, soft_wrap=True)
 
 
@@ -173,17 +175,27 @@ def _first_day(found: Bill | None) -> date | None:
     return found.window.start.astimezone(zone(found.zone)).date() if found else None
 
 
-def _grow(tree: Tree, node: Node, frames: bool, shown: set[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """How frames are shown, and the outcomes whose frames stand above already."""
+
+    frames: bool
+    fields: bool
+    above: set[str] = field(default_factory=set)
+
+
+def _grow(tree: Tree, node: Node, shown: _Shown) -> None:
     """Add a node's detail, frames and children; frames of an outcome already shown are only named."""
     for text in node.detail:
         tree.add(text, style="dim")
-    if frames and node.frames and node.title in shown:
+    if shown.frames and node.frames and node.title in shown.above:
         tree.add("frames as above", style="dim")
-    elif frames:
-        shown.add(node.title)
+    elif shown.frames:
+        shown.above.add(node.title)
         for frame in node.frames:
             branch = tree.add(f"{frame.at:%H:%M:%S.%f} {frame.direction} {frame.data.hex().upper()}")
             if node.protocol in PROTOCOLS:
-                branch.add(explanation_text(PROTOCOLS[node.protocol].explain(frame.data)), style="dim")
+                said = PROTOCOLS[node.protocol].explain(frame.data)
+                branch.add(explanation_text(said) if shown.fields else said.summary, style="dim")
     for child in node.children:
-        _grow(tree.add(child.title), child, frames, shown)
+        _grow(tree.add(child.title), child, shown)

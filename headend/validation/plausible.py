@@ -7,7 +7,7 @@ then kept as suspect and never billed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -67,7 +67,7 @@ def _rates_disagree(readings: Sequence[Reading], model: MeterModel) -> bool:
     return abs(total - sum(rates, Decimal(0))) > Decimal("0.01") * (len(rates) + 1)
 
 
-def doubtful(readings: Sequence[Reading], anchors: dict[str, Iterable[Anchor]], model: MeterModel) -> set[int]:
+def doubtful(readings: Sequence[Reading], anchors: Mapping[str, Iterable[Anchor]], model: MeterModel) -> set[int]:
     """Indexes into `readings` of values that can't be true beside each other and beside `anchors` (by quantity)."""
     bad: set[int] = set()
     by_quantity: dict[str, list[int]] = {}
