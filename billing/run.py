@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from difflib import get_close_matches
@@ -55,11 +55,12 @@ def close_period(
     accounts: Sequence[str] | None = None,
     *,
     now: datetime,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> CloseReport:
     """Bill every account in force in a civil month (or those named), each in its tariff's zone.
 
     Idempotent: what is issued stays as it is, what is held is looked at again. Raises `UsageError` for an unknown
-    account, and for a month that has not ended at `now`.
+    account, and for a month that has not ended at `now`. `progress(done, total)` is called as accounts are done.
     """
     with store.read() as conn:
         rows = _chosen(registry.accounts(conn), accounts)
@@ -80,6 +81,7 @@ def close_period(
             batch = [_prepare(conn, row, tariffs, year, month) for row in open_rows[start : start + _BATCH]]
         results.update(_write(store, batch, now))
         holds.update((prepared.bill.number, prepared.bill.holds) for prepared in batch)
+        progress(start + len(batch), len(open_rows))
     return CloseReport(
         tuple(number for number, result in results.items() if result == "issued"),
         tuple((number, holds[number]) for number, result in results.items() if result == "held"),

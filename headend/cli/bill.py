@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import click
+from rich.progress import Progress
 from rich.table import Table
 from rich.tree import Tree
 
@@ -47,8 +48,14 @@ def close(site: Site, month: str, accounts: tuple[str, ...]) -> None:
     missing or suspect is held, with the reason, and never guessed.
     """
     year, number = month_of(month)
-    with opened(site) as store:
-        report = close_period(store, tariffs_of(site), year, number, accounts or None, now=now_utc())
+    tariffs = tariffs_of(site)
+    with opened(site) as store, Progress(console=out, transient=True) as bar:
+        task = bar.add_task("billing")
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        report = close_period(store, tariffs, year, number, accounts or None, now=now_utc(), progress=progress)
     print_close(report)
 
 

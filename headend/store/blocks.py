@@ -38,7 +38,9 @@ __all__ = [
 DAY_S = 86_400
 
 _WIDTH = 8
-_LEVEL = 6
+# A window of 4 KiB spans our arrays as well as zlib's usual 32 KiB does, to the byte; but zlib clears its tables for
+# every array it packs, and these are small: a fifth of the time.
+_LEVEL, _WINDOW_BITS, _MEMORY = 6, 12, 5
 _INT64_MAX = 2**63 - 1
 
 
@@ -92,12 +94,12 @@ def pack_ints(values: array[int]) -> bytes:
         values = array("q", values)
         values.byteswap()
     plain = values.tobytes()
-    return zlib.compress(b"".join([plain[i::_WIDTH] for i in range(_WIDTH)]), _LEVEL)
+    return _deflate(b"".join([plain[i::_WIDTH] for i in range(_WIDTH)]))
 
 
 def pack_bytes(values: bytes | bytearray) -> bytes:
     """Deflated bytes of a byte array."""
-    return zlib.compress(values, _LEVEL)
+    return _deflate(values)
 
 
 def unpack_ints(packed: bytes, count: int) -> array[int]:
@@ -115,6 +117,11 @@ def unpack_ints(packed: bytes, count: int) -> array[int]:
 def unpack_bytes(packed: bytes, count: int) -> bytearray:
     """The array `pack_bytes` packed; `ValueError` if it is not `count` long."""
     return bytearray(_inflate(packed, count))
+
+
+def _deflate(plain: bytes | bytearray) -> bytes:
+    deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY)
+    return deflater.compress(plain) + deflater.flush()
 
 
 def _inflate(packed: bytes, size: int) -> bytes:
