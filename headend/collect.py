@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from headend.errors import BadFrame, HeadendError, LineDown, NoAnswer, ProtocolError, Refused, Unsupported, WrongMeter
 from headend.line import Line
-from headend.model import Cause, Fault, FrameRecord, Harvest, Outcome, Quality, Reading, ReadJob, Status, Window
+from headend.model import Cause, Fault, FrameRecord, Harvest, Outcome, Quality, Reading, ReadJob, Source, Status, Window
 from headend.protocols import PROTOCOLS
+from headend.quantities import Kind, quantity
 from headend.validation.plausible import Anchor, doubtful
 
-__all__ = ["run"]
+__all__ = ["damaged", "run"]
 
 # A record the meter does not hold yet may still come while it is this young: its clock may be behind ours.
 _YOUNG = timedelta(hours=6)
+
+# Reads of one job on a noisy line until two agree; after that its values are left for a better moment.
+_MOST_READS = 4
+
+_LASTING = frozenset({Kind.REGISTER, Kind.INTERVAL, Kind.DEMAND})
 
 _STATUS: tuple[tuple[type[HeadendError], Status, Cause], ...] = (
     (NoAnswer, Status.NO_ANSWER, Cause.NO_ANSWER),
@@ -28,17 +34,27 @@ _STATUS: tuple[tuple[type[HeadendError], Status, Cause], ...] = (
 
 
 async def run(
-    line: Line, job: ReadJob, *, clock: Callable[[], datetime], anchors: Mapping[str, Iterable[Anchor]] | None = None
+    line: Line,
+    job: ReadJob,
+    *,
+    clock: Callable[[], datetime],
+    anchors: Mapping[str, Iterable[Anchor]] | None = None,
+    confirm: bool = False,
 ) -> Outcome:
     """Run `job` on `line`; never raises for what a meter or a line does.
 
     anchors: values already believed, by quantity, for plausibility. What is not plausible is asked for once more; if
-    the meter says the same again, it is kept as suspect.
+    the meter says the same again, it is kept as suspect. confirm: the line has been damaging frames, so a checksum
+    alone is not believed: every value must come twice the same. A job that sees damage itself is confirmed anyway.
     """
     started = clock()
+    if job.deadline is not None and started > job.deadline:
+        return _expired(job, started)
     frames: list[FrameRecord] = []
     try:
         harvest = await _harvest(line, job, clock, frames)
+        if confirm or damaged(frames):
+            harvest = await _confirm(line, job, clock, frames, harvest)
         harvest = await _settle_doubt(line, job, clock, frames, harvest, anchors or {})
     except (ProtocolError, LineDown) as error:
         status, cause = _classify(error)
@@ -53,9 +69,74 @@ async def run(
     return _outcome(job, status, started, ended, harvest.readings, faults, frames, detail)
 
 
+def damaged(frames: Sequence[FrameRecord]) -> bool:
+    """Whether the line damaged an answer: a request had to be sent again although bytes had come."""
+    sent: bytes | None = None
+    heard = False
+    for frame in frames:
+        if frame.direction == "<":
+            heard = True
+        else:
+            if heard and frame.data == sent:
+                return True
+            sent, heard = frame.data, False
+    return False
+
+
+def _expired(job: ReadJob, now: datetime) -> Outcome:
+    detail = "not sent: its deadline passed before its turn came"
+    faults = tuple(Fault(name, Cause.EXPIRED, detail, job.window) for name in job.quantities)
+    return _outcome(job, Status.EXPIRED, now, now, (), faults, [], detail)
+
+
 async def _harvest(line: Line, job: ReadJob, clock: Callable[[], datetime], frames: list[FrameRecord]) -> Harvest:
     driver = PROTOCOLS[job.meter.protocol]
-    return await line.run(driver.read(job.meter, job, now=clock()), frames)
+    conversation = driver.read(job.meter, job, now=clock())
+    return await line.run(conversation, frames, serial=job.meter.serial, meter=job.meter.id)
+
+
+async def _confirm(
+    line: Line, job: ReadJob, clock: Callable[[], datetime], frames: list[FrameRecord], first: Harvest
+) -> Harvest:
+    """Keep what two reads agree on, asking up to `_MOST_READS` times; what stays unconfirmed did not come.
+
+    Momentary values differ from read to read and bill nothing: the first one stands.
+    """
+    seen = {_place(r): {r.value} for r in first.readings}
+    open_ = {_place(r): r for r in first.readings if quantity(r.quantity).kind in _LASTING}
+    confirmed = {_place(r): r for r in first.readings if _place(r) not in open_}
+    for _ in range(_MOST_READS - 1):
+        if not open_:
+            break
+        try:
+            again = await _harvest(line, job, clock, frames)
+        except ProtocolError:
+            continue
+        for reading in again.readings:
+            place = _place(reading)
+            if place in open_ and reading.value in seen[place]:
+                confirmed[place] = reading
+                del open_[place]
+            elif place in seen:
+                seen[place].add(reading.value)
+    readings = tuple(confirmed[_place(r)] for r in first.readings if _place(r) in confirmed)
+    faults = tuple(_unconfirmed(reading, job) for reading in open_.values())
+    return Harvest(readings, (*first.faults, *faults))
+
+
+def _place(reading: Reading) -> tuple[str, Source, datetime | None]:
+    """What makes two readings the same one; a current register is the same whenever it is read."""
+    current = reading.source in (Source.CURRENT, Source.INSTANT)
+    return (reading.quantity, reading.source, None if current else reading.at)
+
+
+def _unconfirmed(reading: Reading, job: ReadJob) -> Fault:
+    """The fault of one value that no second read agreed with; a curve point's window is its own slot."""
+    window = job.window
+    if window is not None:
+        step = timedelta(seconds=reading.step_s) if reading.step_s else timedelta(days=1)
+        window = Window(reading.at, reading.at + step)
+    return Fault(reading.quantity, Cause.BAD_FRAME, "no two reads of a noisy line agreed", window)
 
 
 async def _settle_doubt(
@@ -75,10 +156,10 @@ async def _settle_doubt(
     except (ProtocolError, LineDown):
         second = Harvest()
     still = doubtful(second.readings, anchors, job.meter.model)
-    good = {(r.quantity, r.at, r.source): r for i, r in enumerate(second.readings) if i not in still}
+    good = {_place(r): r for i, r in enumerate(second.readings) if i not in still}
     readings: list[Reading] = []
     for index, reading in enumerate(first.readings):
-        again = good.get((reading.quantity, reading.at, reading.source))
+        again = good.get(_place(reading))
         if index not in doubts:
             readings.append(reading)
         elif again is not None:

@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import socket
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ __all__ = ["LocalApi", "ask_daemon", "outcome_as_json", "socket_path"]
 log = logging.getLogger(__name__)
 
 _LIMIT_BYTES = 8_000_000
+# A read nobody waits for any more is not sent.
+_READ_S = 110.0
 # sun_path holds 108 bytes with its end mark.
 _PATH_BYTES = 107
 
@@ -108,7 +112,8 @@ class LocalApi:
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
             case "read":
-                job = _job(self._daemon.meters, request)
+                deadline = self._daemon.clock() + timedelta(seconds=_READ_S)
+                job = replace(_job(self._daemon.meters, request), deadline=deadline)
                 return {"outcome": outcome_as_json(await self._daemon.ask(job))}
             case "lines":
                 return {"lines": [self._line_state(name) for name in self._daemon.lines]}

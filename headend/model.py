@@ -78,6 +78,7 @@ class Cause(IntEnum):
     NULL_VALUE = 8  # the meter marked the value as not there (all FF)
     IMPLAUSIBLE = 9  # a value came, but can't be true; kept as suspect
     UNSUPPORTED = 10
+    EXPIRED = 12  # its deadline passed before its turn came
     NOT_YET = 11  # the meter has not recorded it yet (its clock is behind, or it was just due)
 
 
@@ -92,6 +93,7 @@ class Status(StrEnum):
     REFUSED = "refused"
     LINE_DOWN = "line down"
     UNSUPPORTED = "unsupported"
+    EXPIRED = "expired"  # never sent: its deadline passed before its turn came
 
 
 class ReadKind(StrEnum):
@@ -169,6 +171,7 @@ class Meter:
     line: str
     model: MeterModel
     clock_zone: str = "Asia/Shanghai"
+    serial: str = ""  # speed and character format of its own on a serial line (`1200 8E1`); "" is the line's
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,18 @@ It is loaded from the completeness ledger at start-up, so a daemon that was kill
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 
 from headend.civil import from_epoch_s, to_epoch_s
 from headend.model import Cause, Fault, Meter, Outcome, Priority, Quality, ReadJob, ReadKind, Source, Status, Window
+from headend.scheduler.health import Health
 from headend.scheduler.plan import DAY_S, Missing, Track, due_slots, horizon_start, jobs, mask_of, tracks
-from headend.scheduler.retry import after_fault, after_outcome
+from headend.scheduler.retry import after_fault
 from headend.scheduler.settings import Schedule
+from headend.scheduler.turns import Turns
 from headend.validation.plausible import Anchor
 
 __all__ = ["Board", "Expected"]
@@ -53,24 +55,25 @@ class _Poll:
     schedule: Schedule = field(compare=False)
 
 
-@dataclass(slots=True)
-class _Health:
-    """Consecutive failures of one meter, and until when it is left alone."""
-
-    failures: int = 0
-    until: datetime | None = None
-
-
 class Board:
     """Everything due, by line."""
 
-    def __init__(self, meters: Iterable[Meter], schedules: Sequence[Schedule]) -> None:
+    def __init__(
+        self,
+        meters: Iterable[Meter],
+        schedules: Sequence[Schedule],
+        dead_shares: Mapping[str, float] | None = None,
+    ) -> None:
         self._gaps: dict[str, list[_Gap]] = defaultdict(list)
         self._by_key: dict[tuple[int, str, Source, int], _Gap] = {}
         self._polls: dict[str, list[_Poll]] = defaultdict(list)
         self._asked: dict[str, deque[ReadJob]] = defaultdict(deque)
-        self._plan: dict[str, deque[ReadJob]] = defaultdict(deque)
-        self._health: dict[int, _Health] = defaultdict(_Health)
+        self._live: dict[str, deque[ReadJob]] = defaultdict(deque)
+        self._backfill: dict[str, deque[ReadJob]] = defaultdict(deque)
+        self._turns: dict[str, Turns] = defaultdict(lambda: Turns(4))
+        self._health: dict[str, Health] = defaultdict(Health)
+        for name, share in (dead_shares or {}).items():
+            self._health[name] = Health(share)
         self._anchors: dict[tuple[int, str], deque[Anchor]] = {}
         for meter in meters:
             self._add(meter, schedules)
@@ -119,56 +122,82 @@ class Board:
                 _add_slots(gap.missing, slots)
             settled = to_epoch_s(now) - gap.track.schedule.settle_s
             gap.seen_until = from_epoch_s(max(settled + 1, to_epoch_s(start)))
-        for plan in self._plan.values():
+        for plan in (*self._live.values(), *self._backfill.values()):
             plan.clear()
         return opened
 
     def ask(self, job: ReadJob) -> None:
-        """Put a job asked for by a person in front of everything scheduled."""
+        """Put in a job a person asked for, or a control job."""
         self._asked[job.meter.line].append(job)
 
+    def noisy(self, line: str) -> bool:
+        """Whether `line` damaged frames lately."""
+        return self._health[line].noisy
+
     def next(self, line: str, now: datetime) -> ReadJob | None:
-        """The job to run now on `line`, or None."""
-        if asked := self._asked[line]:
-            return asked.popleft()
-        if (job := self._poll(line, now)) is not None:
-            return job
-        plan = self._plan[line]
-        if not plan:
-            plan.extend(self._round(line, now))
-        while plan:
-            job = plan.popleft()
-            if not self._rests(job.meter, now):
-                return job
+        """The job to run now on `line`, or None: control, a person's, scheduled, backfill; none starves."""
+        self._replan(line, now)
+        asked, polls = self._asked[line], self._polls[line]
+        control = next((job for job in asked if job.priority is Priority.CONTROL), None)
+        live, backfill = self._live[line], self._backfill[line]
+        poll_due = self._settle_polls(line, now)
+        match self._turns[line].pick((control is not None, bool(asked), poll_due or bool(live), bool(backfill))):
+            case 0:
+                assert control is not None
+                asked.remove(control)
+                return control
+            case 1:
+                return asked.popleft()
+            case 2:
+                return self._poll(polls, now) if poll_due else live.popleft()
+            case 3:
+                return backfill.popleft()
         return None
 
-    def _round(self, line: str, now: datetime) -> list[ReadJob]:
-        """A short plan for `line`: every live read that is due, some backfill of every meter."""
+    def _replan(self, line: str, now: datetime) -> None:
+        """Drop the planned jobs of meters that rest; when all are done, plan the next: live reads, some backfill."""
+        health = self._health[line]
+        for plan in (self._live[line], self._backfill[line]):
+            while plan and health.rests(plan[0].meter.key, now):
+                plan.popleft()
+        if self._live[line] or self._backfill[line]:
+            return
         due: list[ReadJob] = []
         for gap in self._gaps[line]:
             _wake(gap, now)
-            if gap.missing and not self._rests(gap.track.meter, now):
+            if gap.missing and not health.rests(gap.track.meter.key, now):
                 due.extend(jobs(gap.track, gap.missing, now))
-        due.sort(key=lambda job: (job.priority, job.window.start if job.window else now, job.meter.key))
-        return due
+        due.sort(key=lambda job: (job.window.start if job.window else now, job.meter.key))
+        for job in due:
+            (self._live if job.priority is Priority.SCHEDULED else self._backfill)[line].append(job)
 
-    def _poll(self, line: str, now: datetime) -> ReadJob | None:
-        """The next poll that is due, moved on to its next time; a resting meter's waits until the rest is over."""
+    def _settle_polls(self, line: str, now: datetime) -> bool:
+        """Put off due polls of resting meters until their rest is over; whether one is due now."""
         polls = self._polls[line]
         while polls and polls[0].due <= now:
+            until = self._health[line].rests_until(polls[0].meter.key)
+            if until is None or until <= now:
+                return True
             poll = heappop(polls)
-            until = self._health[poll.meter.key].until
-            rests = until is not None and now < until
-            poll.due = until if rests and until is not None else _next_round(poll.schedule, now)
+            poll.due = until
             heappush(polls, poll)
-            if not rests:
-                schedule = poll.schedule
-                return ReadJob(poll.meter, schedule.kind, schedule.quantities, None, Priority.SCHEDULED, schedule.name)
-        return None
+        return False
 
-    def _rests(self, meter: Meter, now: datetime) -> bool:
-        health = self._health.get(meter.key)
-        return health is not None and health.until is not None and now < health.until
+    def _poll(self, polls: list[_Poll], now: datetime) -> ReadJob:
+        """The poll that is due, moved on to its next round; it is worth nothing after that."""
+        poll = heappop(polls)
+        poll.due = _next_round(poll.schedule, now)
+        heappush(polls, poll)
+        schedule = poll.schedule
+        return ReadJob(
+            poll.meter,
+            schedule.kind,
+            schedule.quantities,
+            None,
+            Priority.SCHEDULED,
+            schedule.name,
+            deadline=poll.due,
+        )
 
     def wake_at(self, line: str, now: datetime) -> datetime:
         """When `next` may have something again, at the latest a minute from `now`."""
@@ -176,21 +205,24 @@ class Board:
         times += [poll.due for poll in self._polls[line][:1]]
         for gap in self._gaps[line]:
             times += [until for until, _ in gap.resting]
-            health = self._health.get(gap.track.meter.key)
-            if gap.missing and health is not None and health.until is not None:
-                times.append(health.until)
+            rest = self._health[line].rests_until(gap.track.meter.key)
+            if gap.missing and rest is not None:
+                times.append(rest)
         return min(times)
 
-    def done(self, outcome: Outcome, now: datetime) -> None:
-        """Take in how a job ended."""
-        meter = outcome.job.meter
-        health = self._health[meter.key]
-        rest = after_outcome(outcome.status, health.failures, now)
-        health.failures, health.until = rest.failures, rest.until if rest.failures else None
+    def done(self, outcome: Outcome, now: datetime, *, damaged: bool = False) -> None:
+        """Take in how a job ended. damaged: the line spoiled an answer on the way."""
+        job = outcome.job
+        if outcome.status is Status.EXPIRED:
+            return
+        rested = self._health[job.meter.line].rests_until(job.meter.key) is not None
+        silent = self._health[job.meter.line].took(job.meter.key, outcome.status, outcome.duration_s, damaged, now)
         self._learn_anchors(outcome)
-        gap = self._gap_of(outcome.job)
-        if gap is not None and outcome.job.window is not None and not rest.failures:
-            self._settle(gap, outcome, outcome.job.window, now)
+        gap = self._gap_of(job)
+        if gap is not None and job.window is not None and not silent:
+            self._settle(gap, outcome, job.window, now)
+        if rested and not silent:  # it is back: what it lacks is planned at once
+            self._backfill[job.meter.line].clear()
 
     def _gap_of(self, job: ReadJob) -> _Gap | None:
         if job.kind is ReadKind.CURVE and job.meter.model.curve is not None:

@@ -76,9 +76,15 @@ class Worker:
         self.current = job
         answer = self._answers.pop(id(job), None)
         try:
-            outcome = await collect.run(self.line, job, clock=self._clock, anchors=self._board.anchors(job))
+            outcome = await collect.run(
+                self.line,
+                job,
+                clock=self._clock,
+                anchors=self._board.anchors(job),
+                confirm=self._board.noisy(self.line.name),
+            )
             await self._ingest.put(outcome)
-            self._board.done(outcome, self._clock())
+            self._board.done(outcome, self._clock(), damaged=collect.damaged(outcome.frames))
         except asyncio.CancelledError:
             if answer is not None:
                 answer.cancel()
