@@ -1,15 +1,18 @@
 # The two commands of this project. Each makes its own virtual environment in .venv and installs what it needs.
 #   make demo [ARGS=--once]    a simulated town, read and billed
 #   make test [ARGS='-k name'] style, types, import contracts, tests
+# And for tests against other people's DL/T 645, each in an environment of its own:
+#   make peers                 PyPI dlt645 and python-dlt645 into .venv-peers
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 
-.PHONY: demo test lint bench clean
+.PHONY: help demo test lint peers clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '2,3p' Makefile | sed 's/^# *//'
+	@sed -n '2,5p' Makefile | sed 's/^# *//'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -36,5 +39,18 @@ lint: $(VENV)/.dev
 test: lint
 	$(BIN)/python -m pytest -n 2 $(if $(SLOW),,-m 'not slow') $(ARGS)
 
+peers: $(PEERS)/.dlt645-3.2.0 $(PEERS)/.python-dlt645-0.1.4
+
+# Both import as dlt645, so neither can live with the other.
+$(PEERS)/.dlt645-3.2.0:
+	$(PYTHON) -m venv $(PEERS)/dlt645
+	$(PEERS)/dlt645/bin/python -m pip install --quiet dlt645==3.2.0
+	@touch $@
+
+$(PEERS)/.python-dlt645-0.1.4:
+	$(PYTHON) -m venv $(PEERS)/python-dlt645
+	$(PEERS)/python-dlt645/bin/python -m pip install --quiet python-dlt645==0.1.4 'pyserial>=3.5,<4'
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)

@@ -15,6 +15,7 @@ from config.problems import nearest, shown
 from config.site import Site
 from config.spans import Span, overlaps
 from headend import civil
+from headend.endpoints import LineSettings, parse_serial
 from headend.errors import HeadendError, Problem, UsageError
 from headend.model import MeterModel
 from headend.store.registry import AccountRow, InstallationRow, MeterRow, UsagePointRow
@@ -22,6 +23,7 @@ from headend.store.registry import AccountRow, InstallationRow, MeterRow, UsageP
 __all__ = [
     "ACCOUNT_COLUMNS",
     "METER_COLUMNS",
+    "METER_OPTIONS",
     "USAGE_POINT_COLUMNS",
     "CheckAddress",
     "Held",
@@ -35,6 +37,7 @@ CheckAddress = Callable[[str, str], str]
 """(protocol, address) -> the address in the protocol's own form; raises `HeadendError` or `ValueError` when invalid."""
 
 METER_COLUMNS: Final = ("meter_id", "protocol", "address", "line", "model")
+METER_OPTIONS: Final = ("clock_zone", "serial")
 USAGE_POINT_COLUMNS: Final = ("usage_point", "district", "meter_id", "installed_at", "multiplier")
 ACCOUNT_COLUMNS: Final = (
     "account",
@@ -95,7 +98,7 @@ def meter_rows(
     rows: list[CsvRow], site: Site, check_address: CheckAddress, held: Held, year: int, problems: list[Problem]
 ) -> list[MeterRow]:
     """The meters of meters.csv. `year` is where daylight saving is looked for."""
-    lines = {line.name for line in site.lines}
+    lines = {line.name: line for line in site.lines}
     protocols = {model.protocol for model in site.models.values()}
     default_zone = _default_clock_zone(site.zone, year)
     in_file = named(rows, "meter_id")
@@ -114,17 +117,34 @@ def meter_rows(
         _check_protocol(row, protocol, model, problems)
         address = _address(row, protocol, check_address, problems)
         clock_zone = _clock_zone(row, default_zone, year, problems)
+        serial = _serial(row, lines.get(line or ""), problems)
         if line is not None and protocol is not None and address is not None:
             place, mine = (line, protocol, address), f"meter {meter_id} in {row.file}:{row.line}"
             if (other := places.setdefault(place, mine)) != mine:
                 what = f"the address {shown(address)} on line {line} is that of {other}"
                 problems.append(Problem(row.where("address"), what, "correct the address or the line of one of them"))
-        if meter_id and protocol and address and line and model and clock_zone:
+        if meter_id and protocol and address and line and model and clock_zone and serial is not None:
             step_s = 0 if model.curve is None else model.curve.step_s
-            meters.append(
-                MeterRow(meter_id, protocol, address, line, model.name, clock_zone, model.register_wrap, step_s)
-            )
+            names = (meter_id, protocol, address, line, model.name, clock_zone)
+            meters.append(MeterRow(*names, model.register_wrap, step_s, serial=serial))
     return meters
+
+
+def _serial(row: CsvRow, line: LineSettings | None, problems: list[Problem]) -> str | None:
+    """Speed and character format of the meter's own in one form, "" for none; None with a problem."""
+    text = row.cells.get("serial", "")
+    if not text:
+        return ""
+    try:
+        baud, bytesize, parity, stopbits = parse_serial(text)
+    except UsageError as error:
+        problems.append(Problem(row.where("serial"), error.problem.what, error.problem.remedy))
+        return None
+    if line is not None and line.endpoint.kind != "serial" and line.endpoint.port:  # port 0: a line with problems
+        what = f"a meter on a {line.endpoint.kind} line has no serial format of its own"
+        problems.append(Problem(row.where("serial"), what, "leave the cell empty: the serial server's settings hold"))
+        return None
+    return f"{baud} {bytesize}{parity}{stopbits}"
 
 
 def _check_protocol(row: CsvRow, protocol: str | None, model: MeterModel | None, problems: list[Problem]) -> None:

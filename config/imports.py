@@ -17,6 +17,7 @@ from config.csvfile import CsvRow, read_csv
 from config.import_rows import (
     ACCOUNT_COLUMNS,
     METER_COLUMNS,
+    METER_OPTIONS,
     USAGE_POINT_COLUMNS,
     CheckAddress,
     Held,
@@ -102,7 +103,7 @@ def read_meters(
 ) -> list[MeterRow]:
     """The meters of a CSV file. `year` (default: this one) is where daylight saving is looked for."""
     problems: list[Problem] = []
-    rows = _read(path, METER_COLUMNS, ("clock_zone",), problems)
+    rows = _read(path, METER_COLUMNS, METER_OPTIONS, problems)
     meters = meter_rows(rows, site, check_address, held, _this_year() if year is None else year, problems)
     _refuse(problems)
     return meters
@@ -152,7 +153,7 @@ def _checked(
     known_points = {row.id for row in held.usage_points}
     result = _Rows([], [], [], [])
     if files.meters is not None:
-        rows = _read(files.meters, METER_COLUMNS, ("clock_zone",), problems)
+        rows = _read(files.meters, METER_COLUMNS, METER_OPTIONS, problems)
         known_meters |= named(rows, "meter_id")
         result.meters.extend(meter_rows(rows, site, check_address, held, _this_year(), problems))
     if files.usage_points is not None:

@@ -14,7 +14,12 @@ from headend.scheduler.settings import Schedule
 
 __all__ = ["schedules_of"]
 
-_DEFAULT_QUANTITIES: Final = {"curve": ("import_kwh",), "daily_freeze": ("import_kwh",), "clock": ("clock_offset_s",)}
+_DEFAULT_QUANTITIES: Final = {
+    "curve": ("import_kwh",),
+    "daily_freeze": ("import_kwh",),
+    "settlement": ("import_kwh",),
+    "clock": ("clock_offset_s",),
+}
 
 
 def schedules_of(
@@ -67,7 +72,7 @@ def _period_problems(table: Mapping[str, Any], where: Where) -> list[Problem]:
     """Keys that a kind of read needs, or that mean nothing to it."""
     read = table.get("read")
     if read in READS_BY_PERIOD:
-        needed, useless = ["every_min"], ["horizon_days", "settle_s"]
+        needed, useless = ["every_min"], ["settle_s"] if read == "settlement" else ["horizon_days", "settle_s"]
     elif read in ("curve", "daily_freeze"):
         needed, useless = [], ["every_min"]
     else:

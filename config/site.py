@@ -196,6 +196,9 @@ def _line(table: LineTable) -> LineSettings:
         quiet_s=table.quiet_s,
         connect_s=table.connect_s,
         echo=table.echo,
+        turnaround_s=table.turnaround_s,
+        reopen_after=table.reopen_after,
+        wire_baud=table.wire_baud,
     )
 
 

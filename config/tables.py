@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from config.problems import Table, nearest, refuse, shown
 from headend import civil
-from headend.endpoints import Endpoint, parse_endpoint, parse_serial
+from headend.endpoints import BAUDS, Endpoint, parse_endpoint, parse_serial
 from headend.errors import UsageError
 from headend.quantities import QUANTITIES
 
@@ -25,7 +25,7 @@ __all__ = [
     "expand_environment",
 ]
 
-READS_BY_PERIOD: Final = ("registers", "clock")
+READS_BY_PERIOD: Final = ("registers", "clock", "settlement")
 
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -121,6 +121,19 @@ class LineTable(Table):
     quiet_s: Seconds = Field(default=0.05, ge=0, le=60, examples=["0.05"])
     connect_s: Seconds = Field(default=5.0, gt=0, le=120, examples=["5.0"])
     echo: bool = Field(default=False, examples=["false"])
+    turnaround_s: Seconds = Field(default=0.0, ge=0, le=60, examples=["0.05"])
+    reopen_after: int = Field(default=5, ge=0, le=1_000_000, examples=["5"])
+    wire_baud: int = Field(default=0, examples=["2400"])
+
+    @field_validator("wire_baud")
+    @classmethod
+    def _speed_behind(cls, baud: int, info: ValidationInfo) -> int:
+        endpoint = info.data.get("endpoint")
+        if endpoint is not None and endpoint.kind == "serial":
+            refuse("the speed of a serial endpoint stands in serial", "remove the key")
+        if baud not in BAUDS:
+            refuse(f"{shown(str(baud))} is no speed a line runs at", f"use one of {', '.join(map(str, BAUDS))}")
+        return baud
 
     @field_validator("serial")
     @classmethod
@@ -149,7 +162,7 @@ class ScheduleTable(Table):
     """One `[[schedule]]`."""
 
     name: Name = Field(examples=['"curves"'])
-    read: Literal["curve", "daily_freeze", "registers", "clock"] = Field(examples=['"curve"'])
+    read: Literal["curve", "daily_freeze", "settlement", "registers", "clock"] = Field(examples=['"curve"'])
     quantities: list[str] = Field(default=[], examples=['["import_kwh"]'])
     every_min: int = Field(default=0, ge=1, le=44_640, examples=["60"])
     horizon_days: int = Field(default=62, ge=1, le=3660, examples=["62"])

@@ -43,6 +43,7 @@ def now_utc() -> datetime:
 def meters_of(site: Site, rows: Iterable[registry.MeterRow]) -> list[Meter]:
     """The registered meters with their models; all that don't fit the site are told at once."""
     lines = {line.name for line in site.lines}
+    serial_lines = {line.name for line in site.lines if line.endpoint.kind == "serial"}
     problems: list[Problem] = []
     meters: list[Meter] = []
     for row in rows:
@@ -59,7 +60,11 @@ def meters_of(site: Site, rows: Iterable[registry.MeterRow]) -> list[Meter]:
                 Problem(where, f"unknown meter model {row.model!r}", "put its file into the site's model folder")
             )
         else:
-            meters.append(Meter(row.key, row.id, row.address, row.protocol, row.line, model, clock_zone=row.clock_zone))
+            zone, serial = row.clock_zone, row.serial
+            meters.append(Meter(row.key, row.id, row.address, row.protocol, row.line, model, zone, serial))
+        if row.serial and row.line in lines - serial_lines:
+            what = f"has the serial format {row.serial!r}, but its line {row.line!r} is no serial port"
+            problems.append(Problem(where, what, "import it again without, or make the line serial:/dev/..."))
     if problems:
         raise ConfigError(problems)
     return meters

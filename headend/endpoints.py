@@ -58,8 +58,11 @@ class LineSettings:
 
     registration: the first bytes a modem sends after it dialled in (listen only; b"" takes any). heartbeat: bytes a
     modem sends on its own from time to time, dropped wherever they stand alone. reply_s: how long to wait for the
-    first byte of an answer. gap_s: silence that ends an answer. quiet_s: silence kept before the next request.
-    connect_s: how long a connection may take. echo: the line gives back what is sent, which is then dropped.
+    first byte of an answer. gap_s: silence that ends an answer. quiet_s: silence kept after a timeout before the next
+    request. turnaround_s: silence kept between the end of an answer and the next request. connect_s: how long a
+    connection may take. reopen_after: conversations in a row without a single byte after which a connection is
+    closed and opened anew (tcp and listen; 0 never). wire_baud: speed of the wire behind a tcp or listen endpoint,
+    0 unknown. echo: the line gives back what is sent, which is then dropped.
     """
 
     name: str
@@ -71,6 +74,9 @@ class LineSettings:
     quiet_s: float = 0.05
     connect_s: float = 5.0
     echo: bool = False
+    turnaround_s: float = 0.0
+    reopen_after: int = 5
+    wire_baud: int = 0
 
 
 def parse_endpoint(text: str, serial: str = "") -> Endpoint:

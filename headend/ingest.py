@@ -41,7 +41,7 @@ class EvidencePolicy:
     """
 
     keep_good_every: int = 16
-    always_kinds: frozenset[ReadKind] = frozenset({ReadKind.DAILY_FREEZE, ReadKind.REGISTERS})
+    always_kinds: frozenset[ReadKind] = frozenset({ReadKind.DAILY_FREEZE, ReadKind.SETTLEMENT, ReadKind.REGISTERS})
 
     def keeps(self, outcome: Outcome, outcome_id: int) -> bool:
         """Whether the frames of this outcome are kept; the same answer every time."""
@@ -124,6 +124,7 @@ def _where(outcome: Outcome, reading: Reading) -> str:
 _SOURCES: dict[ReadKind, tuple[int, ...]] = {
     ReadKind.CURVE: (int(Source.CURVE),),
     ReadKind.DAILY_FREEZE: (int(Source.DAILY_FREEZE), int(Source.SETTLEMENT)),
+    ReadKind.SETTLEMENT: (int(Source.SETTLEMENT),),
     ReadKind.REGISTERS: (int(Source.CURRENT), int(Source.INSTANT)),
     ReadKind.CLOCK: (int(Source.INSTANT),),
 }

@@ -1,6 +1,7 @@
 """A door for the local command line into the running daemon: on-demand reads and live state over a Unix socket.
 
-One JSON object a line each way. The socket lies beside site.toml, readable by its owner only; it is no network API.
+One JSON object a line each way; `trace` is answered with one a frame until either side closes. The socket lies beside
+site.toml, readable by its owner only; it is no network API.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ import json
 import logging
 import os
 import socket
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from headend.app import Daemon
+from headend.doctor import Trace, frame_as_json, line_report
 from headend.errors import HeadendError, UsageError
+from headend.items import run_item
+from headend.line import Line
 from headend.model import Meter, Outcome, Priority, ReadJob, ReadKind
 from headend.quantities import quantity
 
-__all__ = ["LocalApi", "ask_daemon", "outcome_as_json", "socket_path"]
+__all__ = ["LocalApi", "ask_daemon", "follow_daemon", "outcome_as_json", "socket_path"]
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +76,7 @@ class LocalApi:
         self._daemon = daemon
         self.path = socket_path(daemon.site.path)
         self._server: asyncio.Server | None = None
+        self._traced: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
         """Open the socket. A second daemon of the same site is refused; the socket of a dead one is taken over."""
@@ -92,11 +98,16 @@ class LocalApi:
         if self._server is not None:
             self._server.close()
             self.path.unlink(missing_ok=True)
+        for writer in self._traced:
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request = json.loads(await reader.readline())
             try:
+                if request.get("do") == "trace":
+                    await self._trace(request, reader, writer)
+                    return
                 reply = await self._answer(request)
             except HeadendError as error:
                 reply = {"error": str(error)}
@@ -115,10 +126,53 @@ class LocalApi:
                 deadline = self._daemon.clock() + timedelta(seconds=_READ_S)
                 job = replace(_job(self._daemon.meters, request), deadline=deadline)
                 return {"outcome": outcome_as_json(await self._daemon.ask(job))}
+            case "item":
+                meter = _meter(self._daemon.meters, request)
+                return {"item": await run_item(self._line(meter.line), meter, str(request.get("di", "")))}
             case "lines":
                 return {"lines": [self._line_state(name) for name in self._daemon.lines]}
+            case "line":
+                line = self._line(request.get("name"))
+                report = line_report(line, self._protocols(line))
+                return {"report": {**report, **self._line_state(line.name)}}
             case other:
                 raise UsageError(f"unknown request {other!r}")
+
+    def _line(self, name: object) -> Line:
+        line = self._daemon.lines.get(str(name))
+        if line is None:
+            known = ", ".join(self._daemon.lines)
+            raise UsageError(f"the running head-end has no line {name!r}", remedy=f"it has {known}")
+        return line
+
+    def _protocols(self, line: Line) -> dict[str, str]:
+        return {meter.id: meter.protocol for meter in self._daemon.meters if meter.line == line.name}
+
+    async def _trace(self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The frames of a line as they go by, until the other side closes or the daemon stops."""
+        line, meter = self._line(request.get("line")), str(request.get("meter", ""))
+        protocols = self._protocols(line)
+        if meter and meter not in protocols:
+            raise UsageError(f"line {line.name} has no meter {meter!r}")
+        gone = asyncio.ensure_future(reader.read(1))
+        self._traced.add(writer)
+        try:
+            with Trace(line, meter) as trace:
+                while not gone.done():
+                    coming = asyncio.ensure_future(trace.frames())
+                    await asyncio.wait({gone, coming}, return_when=asyncio.FIRST_COMPLETED)
+                    if not coming.done():
+                        coming.cancel()
+                        break
+                    for name, frame in coming.result():
+                        told = frame_as_json(name, protocols.get(name, ""), frame) | {"dropped": trace.dropped}
+                        writer.write(json.dumps(told).encode() + b"\n")
+                    await writer.drain()
+        except ConnectionError:
+            pass  # the reader has gone
+        finally:
+            gone.cancel()
+            self._traced.discard(writer)
 
     def _line_state(self, name: str) -> dict[str, Any]:
         worker, line = self._daemon.workers[name], self._daemon.lines[name]
@@ -136,12 +190,17 @@ class LocalApi:
         }
 
 
-def _job(meters: list[Meter], request: dict[str, Any]) -> ReadJob:
+def _meter(meters: list[Meter], request: dict[str, Any]) -> Meter:
     meter = next((m for m in meters if m.id == request.get("meter")), None)
     if meter is None:
         raise UsageError(
             f"the running head-end has no meter {request.get('meter')!r}", remedy="restart it after an import"
         )
+    return meter
+
+
+def _job(meters: list[Meter], request: dict[str, Any]) -> ReadJob:
+    meter = _meter(meters, request)
     names = tuple(quantity(str(name)).name for name in request.get("quantities", ()))
     return ReadJob(meter, ReadKind(request.get("kind", "registers")), names, None, Priority.ON_DEMAND, "on demand")
 
@@ -174,3 +233,25 @@ async def ask_daemon(site_path: Path, request: dict[str, Any], wait_s: float = 1
     if "error" in reply:
         raise UsageError(str(reply["error"]))
     return reply
+
+
+async def follow_daemon(site_path: Path, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """What the daemon of `site_path` sends in answer to `request`, one object after another, until it ends.
+
+    Raises `UsageError` when none is running, and with its refusal.
+    """
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket_path(site_path), limit=_LIMIT_BYTES)
+    except (OSError, ValueError):
+        raise UsageError("no head-end is running on this site", remedy="start `headend run`") from None
+    try:
+        writer.write(json.dumps(request).encode() + b"\n")
+        while text := await reader.readline():
+            told: dict[str, Any] = json.loads(text)
+            if "error" in told:
+                raise UsageError(str(told["error"]))
+            yield told
+    except ConnectionError:
+        return  # the daemon was stopped
+    finally:
+        writer.close()

@@ -102,6 +102,7 @@ class ReadKind(StrEnum):
     REGISTERS = "registers"  # current registers and momentary values, by quantity name
     CURVE = "curve"  # load profile over a window
     DAILY_FREEZE = "daily_freeze"  # frozen registers at the local midnights in a window
+    SETTLEMENT = "settlement"  # registers and demands frozen on the settlement days in a window
     CLOCK = "clock"
 
 

@@ -56,7 +56,7 @@ class DialLine:
     async def _dial_once(self) -> None:
         closed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_connection(
+        transport, protocol = await loop.create_connection(
             lambda: StationProtocol(self.bus, lambda _: closed.set()), self.host, self.port
         )
         self.connections += 1
@@ -66,8 +66,8 @@ class DialLine:
             while not closed.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(closed.wait(), self.heartbeat_s if self.heartbeat else None)
-                if not closed.is_set():
-                    transport.write(self.heartbeat)
+                if not closed.is_set() and protocol.station is not None:
+                    protocol.station.send(self.heartbeat)
         finally:
             transport.abort()
 

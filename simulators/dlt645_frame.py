@@ -1,10 +1,11 @@
-"""Frames of DL/T 645-2007 as a meter sees them (standard, clause 5): find a request, build an answer."""
+"""Frames of DL/T 645 as a meter sees them (standard of 2007, clause 5, the same in 1997): find a request, build an
+answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Request", "bcd", "build", "take", "wire_address"]
+__all__ = ["Request", "bcd", "build", "encoded", "take", "wire_address"]
 
 _PLUS_33 = bytes((b + 0x33) & 0xFF for b in range(256))
 _MINUS_33 = bytes((b - 0x33) & 0xFF for b in range(256))
@@ -75,3 +76,10 @@ def bcd(value: int, size: int) -> bytes:
     if value < 0:
         raw[-1] |= 0x80
     return bytes(raw)
+
+
+def encoded(value: int | tuple[int, ...] | bytes, size: int) -> bytes:
+    """A number, or several one after the other, as BCD of `size` bytes each; bytes as they are."""
+    if isinstance(value, bytes):
+        return value
+    return b"".join([bcd(one, size) for one in ((value,) if isinstance(value, int) else value)])

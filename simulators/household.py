@@ -286,10 +286,17 @@ def _is_free(absolute_day: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A meter's counters: what the household used on top of what they showed when installed (0.0001 kWh)."""
+    """A meter's counters: what the household used on top of what they showed when installed (0.0001 kWh).
+    rate_units: the same by rate 1 to 4 where it is known; else start_units is split over the rates in use."""
 
     household: Household
     start_units: int = 0
+    rate_units: tuple[int, ...] | None = None
+
+    def cleared(self, at_s: int) -> Register:
+        """These counters after they were set to zero at `at_s`."""
+        rates = tuple(-used for used in self.household.rates_units(at_s))
+        return Register(self.household, -self.household.used_units(at_s), rates)
 
     def shown(self, at_s: int) -> int:
         """Displayed total in 0.01 kWh: truncated, rolled over at 1,000,000.00."""
@@ -313,14 +320,12 @@ class Register:
         return values
 
     def shown_rates(self, at_s: int) -> tuple[int, ...]:
-        """Displayed registers of rates 1 to 4 in 0.01 kWh. What was on the meter at the start is split over the
-        rates in use."""
+        """Displayed registers of rates 1 to 4 in 0.01 kWh."""
+        used = self.household.rates_units(at_s)
+        start = self.rate_units or self._start_split()
+        return tuple((used[k] + start[k]) // UNITS_PER_CENT % WRAP_CENTS for k in range(4))
+
+    def _start_split(self) -> tuple[int, ...]:
         rates = sorted({rate for _, rate in self.household.load.rates})
         share, rest = divmod(self.start_units, len(rates))
-        used = self.household.rates_units(at_s)
-        return tuple(
-            (used[rate - 1] + (share + (rest if rate == rates[0] else 0) if rate in rates else 0))
-            // UNITS_PER_CENT
-            % WRAP_CENTS
-            for rate in range(1, 5)
-        )
+        return tuple(share + (rest if rate == rates[0] else 0) if rate in rates else 0 for rate in range(1, 5))

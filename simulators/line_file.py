@@ -10,9 +10,10 @@ from simulators.dial import packet
 from simulators.faults import FAULTS, FaultRule
 from simulators.toml_table import Table
 
-__all__ = ["LINE_KINDS", "LinePlan", "read_fault", "read_line"]
+__all__ = ["BAUDS", "LINE_KINDS", "PARITIES", "LinePlan", "read_fault", "read_instant", "read_line"]
 
 LINE_KINDS = ("tcp", "pty", "dial")
+PARITIES = ("N", "E", "O")
 BAUDS = (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
 
 
@@ -27,6 +28,7 @@ class LinePlan:
     max_clients: int = 0
     link: str = ""
     baud: int = 0
+    parity: str = "E"
     answer_delay_s: float = 0.0
     registration: bytes = b""
     heartbeat: bytes = b""
@@ -57,6 +59,7 @@ def read_line(table: Table) -> LinePlan:
         max_clients=table.integer("max_clients", 0, 0, 1000) if kind == "tcp" else 0,
         link=table.text("link", "-").removeprefix("-") if kind == "pty" else "",
         baud=baud if accurate else 0,
+        parity=table.choice("parity", PARITIES, "E"),
         answer_delay_s=delay_ms / 1000,
         registration=_packet(table, "registration") if kind == "dial" else b"",
         heartbeat=_packet(table, "heartbeat") if kind == "dial" else b"",
@@ -105,14 +108,15 @@ def read_fault(table: Table, lines: set[str], line_of: Mapping[str, str]) -> tup
         probability=table.number("probability", 1.0, 0.0, 1.0),
         script=script,
         delay_s=table.number("delay_s", 2.0, 0.0, 3600.0),
-        from_s=_instant(table, "from"),
-        until_s=_instant(table, "until"),
+        from_s=read_instant(table, "from"),
+        until_s=read_instant(table, "until"),
     )
     table.done()
     return line, rule
 
 
-def _instant(table: Table, key: str) -> float | None:
+def read_instant(table: Table, key: str) -> float | None:
+    """Epoch seconds of a TOML date-time with its offset, None if it is not there."""
     value = table.raw(key)
     if value is None:
         return None

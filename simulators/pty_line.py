@@ -1,7 +1,7 @@
 """A serial line as a pseudo-terminal: what a program opens as a port, with meters at the other end.
 
-A pty has no speed and no parity bit of its own; the wire's speed is the bus's. Linux drops the parity setting of a pty,
-so a program has to open it without parity.
+A pty carries bytes at any speed and without parity bits. What speed its user set can be told, and is the wire's speed
+where that is minded; Linux drops the parity setting of a pty, so a program has to open it without parity.
 """
 
 from __future__ import annotations
@@ -9,12 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import termios
 import tty
 from pathlib import Path
 
 from simulators.bus import Bus, Station
 
 __all__ = ["PtyLine"]
+
+_SPEEDS = {
+    getattr(termios, f"B{baud}"): baud for baud in (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
+}
 
 
 class PtyLine:
@@ -34,7 +39,7 @@ class PtyLine:
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
         self.path = os.ttyname(self._slave)
-        self._station = Station(self.bus, self._send, lambda: None)
+        self._station = Station(self.bus, self._send, self._dropped, self._baud, lasting=True)
         asyncio.get_running_loop().add_reader(self._master, self._receive)
         if self.link is not None:
             self._set_link(self.link)
@@ -50,6 +55,13 @@ class PtyLine:
             chunk = os.read(self._master, 4096)
             if self._station is not None:
                 self._station.feed(chunk)
+
+    def _baud(self) -> int:
+        """The speed the port's user set, 0 for one unheard of."""
+        return _SPEEDS.get(termios.tcgetattr(self._slave)[5], 0)
+
+    def _dropped(self) -> None:
+        """A port can't hang up on its user: nothing happens."""
 
     def _send(self, data: bytes) -> None:
         if self._master >= 0:

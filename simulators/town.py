@@ -15,14 +15,16 @@ from simulators import truth
 from simulators.bus import Bus, Wire
 from simulators.clock import Now
 from simulators.dial import DialLine
+from simulators.dlt645_1997 import Dlt645Meter1997
 from simulators.dlt645_meter import Dlt645Meter
 from simulators.errors import SimulatorError
 from simulators.faults import Faults
 from simulators.household import WRAP_CENTS, Household, Register
 from simulators.line_file import LinePlan
+from simulators.meter_file import MeterPlan
 from simulators.pty_line import PtyLine
 from simulators.tcp import TcpLine
-from simulators.town_file import MeterPlan, TownPlan, read_town
+from simulators.town_file import TownPlan, read_town
 from simulators.truth_bills import Season, Tou, TrueLine, YearStep, YearStepTou, bill_lines, season_of
 
 __all__ = ["Town", "load_town", "run"]
@@ -54,7 +56,11 @@ class Town:
         self.plans = {meter.meter_id: meter for meter in plan.meters}
         self.accounts = {meter.account: meter for meter in plan.meters}
         self.registers = {m.meter_id: Register(Household(m.load), m.start_units) for m in plan.meters}
-        self.meters = {m.meter_id: Dlt645Meter(m.spec, self.registers[m.meter_id], now) for m in plan.meters}
+        self.meters = {m.meter_id: self._meter(m) for m in plan.meters}
+        for event in plan.events:
+            meter = self.meters[event.meter_id]
+            if isinstance(meter, Dlt645Meter):
+                meter.happen(event.kind, event.start_s, event.end_s)
         self.buses = {line.name: self._bus(line) for line in plan.lines}
         self.lines: dict[str, Line] = {}
 
@@ -68,10 +74,14 @@ class Town:
                 ]
             )
 
+    def _meter(self, plan: MeterPlan) -> Dlt645Meter | Dlt645Meter1997:
+        kind = Dlt645Meter1997 if plan.spec.form == "1997" else Dlt645Meter
+        return kind(plan.spec, self.registers[plan.meter_id], self.now)
+
     def _bus(self, line: LinePlan) -> Bus:
         meters = [(m.meter_id, self.meters[m.meter_id]) for m in self.plan.meters if m.line == line.name]
         faults = Faults(line.faults, f"{self.plan.seed}:{line.name}")
-        return Bus(meters, self.now, wire=Wire(line.baud, line.answer_delay_s), faults=faults)
+        return Bus(meters, self.now, wire=Wire(line.baud, line.answer_delay_s, line.parity), faults=faults)
 
     def _line(self, line: LinePlan) -> Line:
         bus = self.buses[line.name]

@@ -10,43 +10,21 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import shake_128
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from simulators.dlt645_meter import FORMS, MeterSpec
 from simulators.errors import SimulatorError
-from simulators.household import KINDS, PEAK_VALLEY, SLOT_S, Load
+from simulators.household import PEAK_VALLEY, SLOT_S
 from simulators.line_file import LinePlan, read_fault, read_line
+from simulators.meter_file import Common, EventPlan, MeterPlan, read_event, read_meters
 from simulators.tariff_file import minutes, read_tariffs
 from simulators.toml_table import Table
 from simulators.truth_bills import Tariff
 
 __all__ = ["MeterPlan", "TownPlan", "read_town"]
 
-_MODELS = {("0610", 15): "dlt645-2007-1ph", ("0610", 60): "dlt645-2007-1ph-60", ("record", 15): "dlt645-2007-record"}
 _EPOCH_DAY = datetime.date(1970, 1, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class MeterPlan:
-    """One meter and the account behind it. cross_kwh: yearly limit its year passes within the last closed month."""
-
-    meter_id: str
-    line: str
-    model: str
-    spec: MeterSpec
-    load: Load
-    start_units: int
-    clock_zone: str
-    account: str
-    usage_point: str
-    customer: str
-    district: str
-    tariff: str
-    multiplier: int
-    cross_kwh: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +40,7 @@ class TownPlan:
     tariffs: Mapping[str, Tariff]
     lines: tuple[LinePlan, ...]
     meters: tuple[MeterPlan, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Town:
-    """What the [town] table sets for everything below it."""
-
-    seed: int
-    offset_s: int
-    offset_text: str
-    installed_day: int
-    memory_days: int
-    rates: tuple[tuple[int, int], ...]
+    events: tuple[EventPlan, ...] = ()
 
 
 def read_town(path: Path) -> TownPlan:
@@ -86,7 +53,7 @@ def read_town(path: Path) -> TownPlan:
     head = Table(given if isinstance(given, dict) else {}, f"{path.name} [town]:", problems)
     zone, zone_name, offset_s = _zone(head)
     installed = _installed(head)
-    common = _Town(
+    common = Common(
         seed=head.integer("seed", 1),
         offset_s=offset_s,
         offset_text=_offset_text(offset_s),
@@ -102,16 +69,19 @@ def read_town(path: Path) -> TownPlan:
         meter
         for key in ("group", "meter")
         for table in top.tables(key)
-        for meter in _meters(table, common, {line.name for line in lines}, tariffs, single=key == "meter")
+        for meter in read_meters(table, common, {line.name for line in lines}, tariffs, single=key == "meter")
     ]
     line_of = {meter.meter_id: meter.line for meter in meters}
     faults = [read_fault(table, {line.name for line in lines}, line_of) for table in top.tables("fault")]
+    events = [read_event(table, {m.meter_id: m.spec.form for m in meters}) for table in top.tables("event")]
     top.done()
     _check_whole(path.name, lines, meters, problems)
     if problems:
         raise SimulatorError(problems)
     placed = tuple(replace(line, faults=tuple(rule for where, rule in faults if where == line.name)) for line in lines)
-    return TownPlan(name, zone, zone_name, offset_s, installed, common.seed, tariffs, placed, tuple(meters))
+    return TownPlan(
+        name, zone, zone_name, offset_s, installed, common.seed, tariffs, placed, tuple(meters), tuple(events)
+    )
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -179,122 +149,6 @@ def _rates(head: Table) -> tuple[tuple[int, int], ...]:
         )
         return PEAK_VALLEY
     return tuple((at * 60 // SLOT_S, rate) for at, rate in rows)
-
-
-# -- meters ------------------------------------------------------------------------------------------------------
-
-
-def _meters(
-    table: Table, town: _Town, lines: set[str], tariffs: Mapping[str, Tariff], *, single: bool
-) -> list[MeterPlan]:
-    count = 1 if single else table.integer("count", 1, 1, 100_000)
-    first = 1 if single else table.integer("first", 1)
-    patterns = {
-        "meter_id": table.text("meter_id"),
-        "address": table.text("address"),
-        "account": table.text("account", "A-{meter_id}"),
-        "usage_point": table.text("usage_point", "UP-{meter_id}"),
-        "customer": table.text("customer", "Customer {meter_id}"),
-    }
-    base = _meter_base(table, town, lines, tariffs)
-    daily = table.span("daily_wh", (5_000, 9_000), 1, 1_000_000)
-    start = table.span("start_kwh", (0, 30_000), 0, 999_999)
-    table.done()
-    meters = []
-    for n in range(first, first + count):
-        names = _names(table, patterns, n)
-        if names is None:
-            break
-        chance = shake_128(f"{town.seed}:{names['meter_id']}".encode()).digest(16)
-        load = replace(
-            base.load,
-            seed=int.from_bytes(chance[:6], "big"),
-            daily_wh=_between(daily, chance[6:10]),
-        )
-        start_units = _between(start, chance[10:14]) * 10_000 + int.from_bytes(chance[14:], "big") % 10_000
-        meters.append(
-            replace(
-                base,
-                meter_id=names["meter_id"],
-                account=names["account"],
-                usage_point=names["usage_point"],
-                customer=names["customer"],
-                spec=replace(base.spec, address=names["address"]),
-                load=load,
-                start_units=start_units,
-            )
-        )
-    return meters
-
-
-def _between(ends: tuple[int, int], chance: bytes) -> int:
-    return ends[0] + (ends[1] - ends[0]) * int.from_bytes(chance, "big") // 0xFFFFFFFF
-
-
-def _names(table: Table, patterns: Mapping[str, str], n: int) -> dict[str, str] | None:
-    names: dict[str, str] = {}
-    for key, pattern in patterns.items():
-        try:
-            names[key] = pattern.format(n=n, **names)
-        except (KeyError, ValueError, IndexError):
-            table.wrong(key, f"{pattern!r} is no pattern", "use {n} for the number, like {n:03d}, and {meter_id}")
-            return None
-    if len(names["address"]) != 12 or not names["address"].isascii() or not names["address"].isdecimal():
-        table.wrong("address", f"{names['address']!r} is no meter address", "make the pattern give 12 digits")
-        return None
-    return names
-
-
-def _meter_base(table: Table, town: _Town, lines: set[str], tariffs: Mapping[str, Tariff]) -> MeterPlan:
-    """What all meters of a group share; names, seeds and addresses come one by one."""
-    form = table.choice("form", FORMS, "0610")
-    step_min = _step(table)
-    model = table.text("model", _MODELS.get((form, step_min), "-"))
-    if model == "-":
-        table.wrong("step_min", f"no usual model has {form} every {step_min} min", "use step_min = 15, or name a model")
-    spec = MeterSpec(
-        address="0" * 12,
-        step_min=step_min,
-        form=form,
-        memory_days=table.integer("memory_days", town.memory_days, 1, 366),
-        preamble=table.integer("preamble", 4, 0, 4),
-        zone_offset_s=town.offset_s,
-        clock_error_s=table.integer("clock_error_s", 0, -86_400, 86_400),
-        clock_drift_ppm=table.integer("clock_drift_ppm", 0, -1000, 1000),
-        followup=table.choice("followup", ("by_seq", "next"), "by_seq"),
-    )
-    load = Load(
-        seed=0,
-        kind=table.choice("load", KINDS, "household"),
-        installed_day=town.installed_day,
-        offset_s=town.offset_s,
-        rates=town.rates,
-    )
-    cross = table.integer("cross_kwh", 0, 0, 1_000_000)
-    return MeterPlan(
-        meter_id="",
-        line=table.choice("line", sorted(lines)),
-        model=model,
-        spec=spec,
-        load=load,
-        start_units=0,
-        clock_zone=town.offset_text,
-        account="",
-        usage_point="",
-        customer="",
-        district=table.text("district", "D1"),
-        tariff=table.choice("tariff", sorted(tariffs)),
-        multiplier=table.integer("ct", 1, 1, 10_000) * table.integer("pt", 1, 1, 10_000),
-        cross_kwh=cross or None,
-    )
-
-
-def _step(table: Table) -> int:
-    step_min = table.integer("step_min", 15, 1, 60)
-    if step_min not in (15, 60):
-        table.wrong("step_min", f"{step_min} is no step these meters have", "use 15 or 60")
-        return 15
-    return step_min
 
 
 # -- the whole -------------------------------------------------------------------------------------------------------

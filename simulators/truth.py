@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from simulators.truth_bills import YearStep, YearStepTou, hundredths, total_cents
 
 if TYPE_CHECKING:
+    from simulators.meter_file import MeterPlan
     from simulators.town import Town
-    from simulators.town_file import MeterPlan
 
-__all__ = ["PROTOCOL", "TRUTH_DAYS", "write"]
+__all__ = ["TRUTH_DAYS", "write"]
 
-PROTOCOL = "dlt645-2007"
 TRUTH_DAYS = 62
 
 _METERS = ("meter_id", "protocol", "address", "line", "model", "clock_zone")
@@ -33,7 +32,7 @@ def write(town: Town, folder: Path) -> None:
     _csv(
         folder / "meters.csv",
         _METERS,
-        ((m.meter_id, PROTOCOL, m.spec.address, m.line, m.model, m.clock_zone) for m in meters),
+        ((m.meter_id, m.protocol, m.spec.address, m.line, m.model, m.clock_zone) for m in meters),
     )
     _csv(
         folder / "usage_points.csv",

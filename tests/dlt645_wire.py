@@ -34,7 +34,8 @@ def wire(address: str, control: int, data: bytes = b"", fe: int = 4) -> bytes:
 
 
 def di_bytes(di: str) -> bytes:
-    return bytes(int(di[i : i + 2], 16) for i in (6, 4, 2, 0))
+    """An identifier of either version, lowest byte first."""
+    return bytes(int(di[i : i + 2], 16) for i in range(len(di) - 2, -1, -2))
 
 
 def bcd(value: str | Decimal | int, size: int) -> bytes:
@@ -79,6 +80,11 @@ def meter(form: str | None = "0610", depth: int = 62, address: str = ADDRESS) ->
     return Meter(1, "M1", address, "dlt645-2007", "line", model)
 
 
+def meter_1997(address: str = ADDRESS) -> Meter:
+    model = MeterModel("old", "dlt645-1997", Decimal(1000000), Decimal(60))
+    return Meter(1, "M1", address, "dlt645-1997", "line", model)
+
+
 def job(kind: ReadKind, *quantities: str, window: Window | None = None, of: Meter | None = None) -> ReadJob:
     return ReadJob(of or meter(), kind, quantities, window)
 
@@ -91,6 +97,9 @@ def converse(conversation: Conversation[T], answer: Callable[[bytes], Iterable[b
         while True:
             if isinstance(wish, Send):
                 chunks = iter(answer(wish.data))
+                if not wish.expect_reply:
+                    wish = conversation.send(b"")
+                    continue
             chunk = next(chunks, None)
             wish = conversation.throw(NoAnswer("silence")) if chunk is None else conversation.send(chunk)
     except StopIteration as stop:
@@ -100,7 +109,10 @@ def converse(conversation: Conversation[T], answer: Callable[[bytes], Iterable[b
 
 @dataclass
 class Slave:
-    """A meter on the wire: gives `items` by identifier, refuses what it does not have. `asked` keeps every request."""
+    """A meter on the wire: gives `items` by identifier, refuses what it does not have. `asked` keeps every request.
+
+    It speaks both versions: by the function of the request.
+    """
 
     items: dict[str, bytes] = field(default_factory=dict)
     address: str = ADDRESS
@@ -110,11 +122,12 @@ class Slave:
     def __call__(self, request: bytes) -> Iterable[bytes]:
         frame = request.lstrip(b"\xfe")
         data = bytes((b - 0x33) % 256 for b in frame[10:-2])
-        di = "".join(f"{b:02X}" for b in data[3::-1])
+        size = 2 if frame[8] == 0x01 else 4
+        di = "".join(f"{b:02X}" for b in data[size - 1 :: -1])
         self.asked.append(di)
         if self.load is not None and di.startswith("06") and len(data) == 10:
             mm, hh, day, month, year = (int(f"{b:02X}") for b in data[5:])
             return [read_answer(di, self.load(di, data[4], local(2000 + year, month, day, hh, mm)), self.address)]
         if di in self.items:
-            return [read_answer(di, self.items[di], self.address)]
-        return [refusal(0x02, self.address)]
+            return [read_answer(di, self.items[di], self.address, frame[8] | 0x80)]
+        return [refusal(0x02, self.address, frame[8] | 0xC0)]

@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from sqlalchemy import delete
+
+from headend.ingest import EvidencePolicy, write
 from headend.model import (
     CurveSpec,
     Fault,
@@ -25,8 +28,21 @@ from headend.model import (
 )
 from headend.store import Store
 from headend.store.registry import MeterRow, meters, put_meters
+from headend.store.schema import METADATA
 
-__all__ = ["DAY", "MODEL", "STEP", "curve_readings", "make_meter", "make_outcome", "reading", "registered", "window"]
+__all__ = [
+    "DAY",
+    "MODEL",
+    "STEP",
+    "curve_readings",
+    "fresh_meter",
+    "make_meter",
+    "make_outcome",
+    "put",
+    "reading",
+    "registered",
+    "window",
+]
 
 DAY = datetime(2026, 3, 10, tzinfo=UTC)
 STEP = timedelta(minutes=15)
@@ -105,3 +121,17 @@ def make_outcome(
     """How a job on `meter` ended."""
     job = ReadJob(meter, kind, quantities, asked, schedule="every-quarter", attempt=2)
     return Outcome(job, status, started_at, 0.25, tuple(readings), tuple(faults), tuple(frames), detail)
+
+
+def put(store: Store, *outcomes: Outcome, policy: EvidencePolicy | None = None) -> list[int]:
+    """Store outcomes in one transaction; their ids."""
+    with store.write() as conn:
+        return write(conn, outcomes, policy or EvidencePolicy())
+
+
+def fresh_meter(store: Store) -> Meter:
+    """The store's one meter, with nothing stored of it yet: for properties, which share a store over their examples."""
+    with store.write() as conn:
+        for name in ("curve", "snapshot", "slot", "last_value", "revision", "evidence", "outcome"):
+            conn.execute(delete(METADATA.tables[name]))
+    return registered(store)[0]

@@ -40,7 +40,7 @@ def _refusals(folder: Path, text: str) -> list[str]:
 
 
 def test_the_example_loads_clean() -> None:
-    site = load_site(EXAMPLE, protocols=["dlt645-2007"])
+    site = load_site(EXAMPLE)
     assert site.path == EXAMPLE
     assert (site.name, site.zone) == ("Example", "Asia/Shanghai")
     assert site.store_url == f"sqlite:///{EXAMPLE.parent}/headend.db"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headend.protocols import PROTOCOLS
+from headend.protocols import PROTOCOLS, Explanation, dlt645
 from tests.dlt645_wire import ADDRESS, di_bytes, kwh, local, minute, read_answer, read_request, wire
 
 explain = PROTOCOLS["dlt645-2007"].explain
+EVERY = (explain, PROTOCOLS["dlt645-1997"].explain, dlt645.explain)
+every_version = pytest.mark.parametrize("explain", EVERY, ids=("2007", "1997", "either"))
 GOOD = read_answer("00010000", kwh("230.93"))
 
 
@@ -19,18 +22,22 @@ def problems(data: bytes) -> str:
     return " | ".join(explain(data).problems)
 
 
+@every_version
 @settings(max_examples=300)
 @given(st.binary(max_size=300))
-def test_any_bytes(data: bytes) -> None:
+def test_any_bytes(explain: Callable[[bytes], Explanation], data: bytes) -> None:
     explanation = explain(data)
     json.dumps(explanation.to_json())
     assert explanation.summary
     assert explanation.ok or explanation.problems
 
 
+@every_version
 @settings(max_examples=400)
 @given(st.integers(0, 255), st.binary(max_size=220), st.binary(max_size=8), st.binary(max_size=8))
-def test_any_control_code_and_data(control: int, data: bytes, before: bytes, after: bytes) -> None:
+def test_any_control_code_and_data(
+    explain: Callable[[bytes], Explanation], control: int, data: bytes, before: bytes, after: bytes
+) -> None:
     explanation = explain(before + wire(ADDRESS, control, data) + after)
     json.dumps(explanation.to_json())
     assert explanation.summary
@@ -127,3 +134,58 @@ def test_other_functions(frame: bytes, said: str) -> None:
     assert explanation.ok
     assert said in explanation.summary
     assert explanation.problems == ()
+
+
+# --- which version ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("control", "data", "version"),
+    [
+        *((code, b"\x10\x90", "1997") for code in (0x01, 0x81, 0xA1, 0xC1, 0x02, 0x82, 0x04, 0x84, 0xC4)),
+        *((code, b"\x20", "1997") for code in (0x0A, 0x0C, 0x8C, 0x0F, 0x10, 0x90)),
+        *((code, bytes(4), "2007") for code in (0x11, 0x91, 0xB1, 0xD1, 0x12, 0x14, 0x1A, 0x1C, 0x9C, 0xDC)),
+        (0x08, bytes.fromhex("000000010125"), "2007"),
+        (0x88, b"", "2007"),
+        (0x03, b"", "1997"),
+        (0x83, bytes(8), "2007"),
+        (0x05, b"", "2007"),
+    ],
+)
+def test_the_function_decides(control: int, data: bytes, version: str) -> None:
+    explanation = dlt645.explain(wire(ADDRESS, control, data))
+    assert ("(DL/T 645-1997)" in explanation.summary) is (version == "1997")
+    said = [f.text for f in explanation.fields if f.name == "version"]
+    assert bool(said) is (control & 0x1F in (0x03, 0x08))
+    assert all("1997" in text and "2007" in text for text in said)
+
+
+def test_forced_the_other_version_says_whose_it_is() -> None:
+    assert "belongs to DL/T 645-1997" in " ".join(explain(wire(ADDRESS, 0x81, b"\x10\x90")).problems)
+    assert "belongs to DL/T 645-2007" in " ".join(EVERY[1](GOOD).problems)
+
+
+def test_the_same_baud_byte_is_another_speed() -> None:
+    assert dlt645.explain(wire(ADDRESS, 0x17, b"\x20")).summary.endswith(": 9600 baud")
+    assert dlt645.explain(wire(ADDRESS, 0x0C, b"\x20")).summary.endswith(": 4800 baud")
+
+
+@pytest.mark.parametrize(
+    ("control", "data"),
+    [
+        (0x14, di_bytes("04000B01") + bytes.fromhex("02 ababab 00000000 0001")),
+        (0x18, di_bytes("04000C03") + bytes.fromhex("02 ababab 02 ababab")),
+        (0x98, bytes.fromhex("02 ababab")),
+        (0x19, bytes.fromhex("02 ababab 00000000")),
+        (0x1A, bytes.fromhex("02 ababab 00000000")),
+        (0x1B, bytes.fromhex("02 ababab 00000000 ffffffff")),
+        (0x1C, bytes.fromhex("02 ababab 00000000 1a00 000000010130")),
+        (0x04, di_bytes("C010") + bytes.fromhex("abababab 06060719")),
+        (0x0F, bytes.fromhex("abababab abababab")),
+        (0x8F, bytes.fromhex("abababab")),
+    ],
+)
+def test_passwords_are_not_spelled_out(control: int, data: bytes) -> None:
+    told = json.dumps(dlt645.explain(wire(ADDRESS, control, data)).to_json(), ensure_ascii=False)
+    assert "ABAB" not in told
+    assert dlt645.explain(wire(ADDRESS, control, data)).problems == ()

@@ -173,11 +173,14 @@ def test_items_of_a_block_are_named_one_by_one() -> None:
     assert [v.name for v in decode_item("05060101", bytes(8))][1].endswith("rate 1")
 
 
-def test_status_bits_are_said_in_english() -> None:
+def test_status_words_tell_their_flags() -> None:
     (word,) = decode_item("04000503", bytes.fromhex("5000"))
-    assert word.note == "main supply, relay open, relay commanded open"
+    assert (word.value, word.note) == ("0050", "relay_open 继电器断开, relay_commanded_open 继电器命令断开")
     (phase,) = decode_item("04000504", bytes.fromhex("8100"))
-    assert phase.note == "phase A voltage lost, phase A phase failure"
+    assert phase.note == "phase_a_voltage_loss A相失压, phase_a_phase_failure A相断相"
+    every = decode_item("040005FF", bytes.fromhex("04000000 5000 0100 0000 0000 4000"))
+    assert [v.note for v in every][::6] == ["clock_battery_low 时钟电池欠压", "demand_over_limit 需量超限"]
+    assert every[1].note == "nothing set"
 
 
 @pytest.mark.parametrize(

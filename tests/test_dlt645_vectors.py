@@ -7,9 +7,7 @@ bit flipped: the result is the right value or an error, never another value.
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
@@ -18,14 +16,15 @@ from typing import Any
 import pytest
 
 from headend.conversation import Conversation
-from headend.errors import HeadendError
 from headend.model import Harvest, ReadKind
 from headend.protocols import PROTOCOLS
 from headend.protocols.dlt645 import decode_item, read_item
 from headend.protocols.dlt645.frame import Scanner
 from headend.protocols.explanation import Explanation
 from headend.quantities import BY_DI
-from tests.dlt645_wire import NOW, converse, job, meter
+from tests import dlt645_walker as walker
+from tests.dlt645_walker import Case
+from tests.dlt645_wire import NOW, job, meter
 
 VECTORS: list[dict[str, Any]] = [
     json.loads(line)
@@ -93,11 +92,9 @@ def test_where_we_disagree_we_say_what_is_odd(number: int) -> None:
 def test_every_frame_is_taken_apart_completely(vector: dict[str, Any]) -> None:
     explanation = explained(vector)
     assert vector["addr"] in explanation.summary
-    parts = "".join(f.hex for f in explanation.fields if f.name in _FRAME_PARTS)
+    parts = "".join(f.hex for f in explanation.fields if f.name in walker.FRAME_PARTS)
     assert parts == vector["hex"].upper()
 
-
-_FRAME_PARTS = ("start", "address", "control", "length", "data", "checksum", "end")
 
 REQUESTS = [v for v in VECTORS if v["c"] == "11" and v["addr"].isdecimal() and v["addr"] != "9" * 12]
 
@@ -111,15 +108,6 @@ def test_our_requests_are_those_recorded(vector: dict[str, Any]) -> None:
 
 
 # --- the walker ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Case:
-    """A conversation and the answer recorded for it."""
-
-    start: Callable[[], Conversation[Any]]
-    answer: bytes
-    value: Any
 
 
 def _item_case(vector: dict[str, Any]) -> Case:
@@ -174,47 +162,27 @@ def test_the_walker_has_enough_to_walk() -> None:
 
 @walk
 def test_whole_and_byte_by_byte(case: Case) -> None:
-    assert converse(case.start(), lambda _: [case.answer]) == case.value
-    assert converse(case.start(), lambda _: [bytes((b,)) for b in case.answer]) == case.value
+    walker.whole_and_byte_by_byte(case)
 
 
 @walk
 def test_after_noise_and_after_an_echo(case: Case) -> None:
-    noise = bytes(random.Random(7).choices([0x00, 0x16, 0x68, 0x91, 0xFE, 0xFF], k=120))
-    assert converse(case.start(), lambda _: [noise, b"\xfe" * 4 + case.answer]) == case.value
-    assert converse(case.start(), lambda request: [request + case.answer]) == case.value
-    assert converse(case.start(), lambda request: [request, case.answer[:9], case.answer[9:]]) == case.value
+    walker.after_noise_and_after_an_echo(case)
 
 
 @walk
 def test_cut_at_every_length_it_is_an_error(case: Case) -> None:
-    for length in range(len(case.answer)):
-        with pytest.raises(HeadendError):
-            converse(case.start(), lambda _, n=length: [case.answer[:n]])  # type: ignore[misc]
+    walker.cut_at_every_length(case)
 
 
 @walk
 def test_with_any_single_bit_flipped_it_is_the_right_value_or_an_error(case: Case) -> None:
-    for bit in range(8 * len(case.answer)):
-        spoilt = bytearray(case.answer)
-        spoilt[bit // 8] ^= 1 << bit % 8
-        try:
-            result = converse(case.start(), lambda _, data=bytes(spoilt): [data])  # type: ignore[misc]
-        except HeadendError:
-            continue
-        assert result == case.value, f"bit {bit}"
+    walker.every_bit_flipped(case)
 
 
 @walk
 def test_lost_once_it_is_asked_again(case: Case) -> None:
-    tries: list[bytes] = []
-
-    def answer(request: bytes) -> list[bytes]:
-        tries.append(request)
-        return [] if len(tries) == 1 else [case.answer]
-
-    assert converse(case.start(), answer) == case.value
-    assert tries[0] == tries[1]
+    walker.lost_once(case)
 
 
 def test_how_many_two_bit_flips_pass_the_checksum() -> None:

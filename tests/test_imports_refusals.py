@@ -58,7 +58,7 @@ def test_every_problem_of_a_file_at_once(tmp_path: Path, site: Site) -> None:
         'meters.csv:5: line: there is no line "est" -> did you mean east?',
         'meters.csv:5: model: there is no meter model "dlt645-2007-1p" -> '
         "did you mean dlt645-2007-1ph or dlt645-2007-3ph or dlt645-2007-1ph-60?",
-        'meters.csv:5: protocol: there is no protocol "dlt645" -> did you mean dlt645-2007?',
+        'meters.csv:5: protocol: there is no protocol "dlt645" -> did you mean dlt645-2007 or dlt645-1997?',
         "meters.csv:6: address: '12G' is no DL/T 645 address -> "
         "write the up to 12 digits on the meter's plate, such as 000000193600",
         "meters.csv:6: clock_zone: Europe/Berlin has daylight saving, which the stamps of a meter can't show -> "
@@ -81,7 +81,7 @@ def test_a_model_of_another_protocol(tmp_path: Path, site: Site) -> None:
     text = 'source = "x"\nprotocol = "other"\nregister_wrap = 10000\nmax_power_kw = 10\n'
     (tmp_path / "meters" / "mine.toml").write_text(text)
     (tmp_path / "site.toml").write_text((EXAMPLE / "site.toml").read_text())
-    mixed = load_site(tmp_path / "site.toml", protocols=["other", "dlt645-2007"])
+    mixed = load_site(tmp_path / "site.toml", protocols=["other", "dlt645-2007", "dlt645-1997"])
     assert meter_refusals(tmp_path, mixed, M1.replace("dlt645-2007-1ph", "mine")) == [
         "meters.csv:2: protocol: the meter model mine speaks other, not dlt645-2007 -> "
         "write other or choose another model"
@@ -91,15 +91,15 @@ def test_a_model_of_another_protocol(tmp_path: Path, site: Site) -> None:
 @pytest.mark.parametrize(
     ("data", "messages"),
     [
-        (b"", [f"meters.csv: the file is empty -> write the header {METERS},clock_zone and the rows"]),
-        (b"\n,,\n", [f"meters.csv: the file is empty -> write the header {METERS},clock_zone and the rows"]),
+        (b"", [f"meters.csv: the file is empty -> write the header {METERS},clock_zone,serial and the rows"]),
+        (b"\n,,\n", [f"meters.csv: the file is empty -> write the header {METERS},clock_zone,serial and the rows"]),
         (
             b"meter_id,protokol,address,line,line",
             [
                 'meters.csv:1: unknown column "protokol" -> did you mean protocol?',
                 "meters.csv:1: the column line stands twice -> remove one",
-                f"meters.csv:1: the column protocol is missing -> the header is {METERS},clock_zone",
-                f"meters.csv:1: the column model is missing -> the header is {METERS},clock_zone",
+                f"meters.csv:1: the column protocol is missing -> the header is {METERS},clock_zone,serial",
+                f"meters.csv:1: the column model is missing -> the header is {METERS},clock_zone,serial",
             ],
         ),
         (

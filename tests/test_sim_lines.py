@@ -80,7 +80,9 @@ async def read_frame(reader: asyncio.StreamReader) -> Request:
 
 
 def truth_of(bus: Bus, place: int = 0) -> bytes:
-    shown = bus.meters[place][1].register.shown(int(NOW_S))
+    meter = bus.meters[place][1]
+    assert isinstance(meter, Dlt645Meter)
+    shown = meter.register.shown(int(NOW_S))
     return TOTAL + bytes.fromhex(f"{shown:08d}")[::-1]
 
 

@@ -132,6 +132,24 @@ def test_a_job_that_failed_as_a_whole_speaks_for_its_window(store: Store) -> Non
     assert slots(store, meter, 2) == [(S.GOT, Cause.NONE)] * 2
 
 
+def test_a_fault_without_a_window_speaks_for_the_jobs(store: Store) -> None:
+    (meter,) = registered(store)
+    open_curve(store, meter, DAY, 3)
+    fault = Fault("import_kwh", Cause.UNSUPPORTED, "no such curve")
+    put(store, make_outcome(meter, status=Status.UNSUPPORTED, faults=[fault], asked=window(DAY, 2)))
+    put(store, make_outcome(meter, status=Status.UNSUPPORTED, faults=[fault]))
+    assert slots(store, meter, 3) == [(S.DUE, Cause.UNSUPPORTED)] * 2 + [(S.DUE, Cause.NOT_ASKED)]
+
+
+def test_what_came_in_time_stays_so_when_read_again_late(store: Store) -> None:
+    (meter,) = registered(store)
+    put(store, make_outcome(meter, [reading(DAY, "1")]))
+    late = DAY + timedelta(days=1)
+    put(store, make_outcome(meter, [reading(DAY, "1", taken_at=late)]))
+    put(store, make_outcome(meter, [reading(DAY, "2", taken_at=late)], started_at=late + timedelta(days=1)))
+    assert slots(store, meter, 1) == [(S.GOT, Cause.NONE)]
+
+
 def test_arrival_and_fault_in_the_order_they_came(store: Store) -> None:
     """In one batch as in two: what was told last is the cause."""
     (meter,) = registered(store)

@@ -7,7 +7,23 @@ import sys
 import click
 
 from headend import __version__
-from headend.cli import bill, check, decode, demo, imports, read, reads, run, simulate, status
+from headend.cli import (
+    bill,
+    catalogue,
+    check,
+    decode,
+    demo,
+    imports,
+    line,
+    plan,
+    read,
+    reads,
+    run,
+    scan,
+    simulate,
+    status,
+    trace,
+)
 from headend.cli.common import CONTEXT
 from headend.errors import ConfigError, HeadendError
 
@@ -36,10 +52,15 @@ for _command in (
     read.read,
     reads.reads,
     status.status,
+    line.line,
+    trace.trace,
+    scan.scan,
+    plan.plan,
     bill.bill,
     bill.explain,
     decode.decode,
     decode.quantities,
+    catalogue.catalogue,
     simulate.simulate,
 ):
     cli.add_command(_command)

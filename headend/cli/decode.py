@@ -10,22 +10,24 @@ from rich.table import Table
 
 from headend.cli.common import out
 from headend.errors import UsageError
-from headend.protocols import PROTOCOLS, Explanation
+from headend.protocols import PROTOCOLS, Explanation, dlt645
 from headend.quantities import QUANTITIES
 
 __all__ = ["decode", "explanation_text", "quantities"]
 
-_NAMES = {"dlt645": "dlt645-2007"}
+# A protocol's name without a version: the frame says which it is.
+_EXPLAIN = {"dlt645": dlt645.explain, **{name: driver.explain for name, driver in PROTOCOLS.items()}}
 
 
 @click.command()
-@click.argument("protocol", type=click.Choice(sorted({*PROTOCOLS, *_NAMES})))
+@click.argument("protocol", type=click.Choice(sorted(_EXPLAIN)))
 @click.argument("hex_text", metavar="HEX", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def decode(protocol: str, hex_text: tuple[str, ...], as_json: bool) -> None:
     """Explain a frame given in hex: its fields, names, values, checks, and what is odd about it.
 
-    Spaces and 0x are allowed. The exit status is 1 if the bytes hold no sound frame.
+    Spaces and 0x are allowed. `dlt645` tells the version, 1997 or 2007, by the frame's control code; the full names
+    force one. Passwords in a frame are not spelled out. The exit status is 1 if the bytes hold no sound frame.
 
     \b
     Example:
@@ -36,7 +38,7 @@ def decode(protocol: str, hex_text: tuple[str, ...], as_json: bool) -> None:
         data = bytes.fromhex(text)
     except ValueError as error:
         raise UsageError("that is not hex", remedy="give pairs of hex digits, like 68 61 01 ... 16") from error
-    explanation = PROTOCOLS[_NAMES.get(protocol, protocol)].explain(data)
+    explanation = _EXPLAIN[protocol](data)
     if as_json:
         click.echo(json.dumps(explanation.to_json(), ensure_ascii=False, indent=2))
     else:
@@ -53,7 +55,8 @@ def explanation_text(explanation: Explanation) -> str:
     for value in explanation.values:
         shown = "null (not there)" if value.value is None else f"{value.value} {value.unit}".rstrip()
         obis = f"  {value.obis}" if value.obis else ""
-        lines.append(f"  = {value.name} ({value.name_zh}): {shown}  [{value.di}]{obis}")
+        note = f"  {value.note}" if value.note and value.value is not None else ""
+        lines.append(f"  = {value.name} ({value.name_zh}): {shown}  [{value.di}]{obis}{note}")
     lines += [f"  ! {problem}" for problem in explanation.problems]
     return "\n".join(lines)
 

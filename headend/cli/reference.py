@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from headend.cli import cli
+from headend.cli.common import CONTEXT
 
 __all__ = ["reference"]
 
@@ -19,7 +20,13 @@ def reference() -> str:
         "is 1 then (2 for a wrong call). Written by `python -m headend.cli.reference`.\n",
     ]
     for path, command in _walk("headend", cli):
-        context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+        context = click.Context(
+            command,
+            info_name=path,
+            max_content_width=100,
+            terminal_width=100,
+            help_option_names=CONTEXT["help_option_names"],
+        )
         parts += [f"## {path}\n", "```", command.get_help(context).replace("\b\n", ""), "```\n"]
     return "\n".join(parts)
 

@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
-from headend.conversation import Conversation, Send
-from headend.endpoints import LineSettings
-from headend.errors import LineDown, NoAnswer
-from headend.line.links import Link, open_link
+from headend.conversation import Conversation
+from headend.endpoints import LineSettings, parse_serial
+from headend.errors import LineDown, UsageError
+from headend.line.links import Format, Link, SerialLink, open_link
+from headend.line.running import Running
+from headend.line.stats import LineStats, Phase
 from headend.model import FrameRecord
+from headend.wire import BITS_8E1, bits_per_char
 
-__all__ = ["Line", "LineStats", "Links"]
+__all__ = ["Line", "Links", "Tap"]
 
 T = TypeVar("T")
 
-# A character on the wire: start, 8 data, parity, stop.
-_BITS_PER_CHARACTER = 11
+Tap = Callable[[str, FrameRecord], None]
+"""Told of every frame as it goes over the line, with the meter it belongs to. Must return at once and never raise."""
 
+# Opening that failed is not tried again sooner, whoever asks. Just under the shortest rest of a worker, so that the two
+# never add up.
+_OPEN_REST_S = 0.9
 
-@dataclass(slots=True)
-class LineStats:
-    """What a line has done since it was built."""
-
-    conversations: int = 0
-    sends: int = 0
-    timeouts: int = 0
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    stale_bytes: int = 0
-    busy_s: float = 0.0
-    opened: int = 0
-    last_error: str = ""
+_parse_serial = lru_cache(maxsize=64)(parse_serial)
 
 
 class Links:
     """Where a dial-in line's links come from: the listener puts the newest one here."""
+
+    __slots__ = ("_arrived", "current")
 
     def __init__(self) -> None:
         self.current: Link | None = None
@@ -69,272 +65,255 @@ class Links:
 class Line:
     """A line with one owner and one conversation at a time.
 
-    `on_up` is called when a dial-in link arrives, so that waiting work starts at once.
+    `on_up` is called when a dial-in link arrives, so that waiting work starts at once. An idle line holds no task, no
+    thread and no timer. quiet_since: when the last byte went over the line, or will have gone (loop time).
     """
+
+    __slots__ = (
+        "_dirty",
+        "_fresh",
+        "_link",
+        "_lock",
+        "_mute",
+        "_refusal",
+        "_running",
+        "_try_at",
+        "clock",
+        "links",
+        "on_up",
+        "quiet_since",
+        "settings",
+        "stats",
+        "taps",
+    )
 
     def __init__(self, settings: LineSettings, *, clock: Callable[[], datetime] | None = None) -> None:
         self.settings = settings
         self.stats = LineStats()
         self.links: Links | None = None
-        self.on_up: Callable[[], None] = lambda: None
-        self._clock = clock or (lambda: datetime.now(UTC))
+        self.on_up: Callable[[], None] = _nothing
+        self.taps: tuple[Tap, ...] = ()
+        self.clock = clock or _now
+        self.quiet_since = 0.0
         self._lock = asyncio.Lock()
         self._link: Link | None = None
-        self._running: _Running[Any] | None = None
+        self._running: Running[Any] | None = None
         self._dirty = False
+        self._mute = 0  # conversations in a row without a byte
+        self._fresh = False  # not a byte has come since the link was opened
+        self._try_at = 0.0
+        self._refusal: LineDown | None = None  # why the last opening failed
 
     @property
     def name(self) -> str:
         return self.settings.name
 
-    async def run(self, conversation: Conversation[T], record: list[FrameRecord] | None = None) -> T:
+    @property
+    def state(self) -> str:
+        """`open`, `down` (the last opening failed) or `closed`."""
+        link = self._link
+        if link is None and self.links is not None:
+            link = self.links.current
+        if link is not None and link.is_open:
+            return "open"
+        return "down" if self.stats.last_error else "closed"
+
+    async def run(
+        self,
+        conversation: Conversation[T],
+        record: list[FrameRecord] | None = None,
+        *,
+        serial: str = "",
+        meter: str = "",
+    ) -> T:
         """Drive `conversation` to its end and return what it returns.
 
-        record: gets every frame sent and every reply received, whatever happens. Raises what the conversation raises,
-        and `LineDown` when the port can't be opened or is lost.
+        record: gets every frame sent and every reply received, whatever happens. serial: speed and character format
+        for this conversation on a serial line (`1200 8E1`), "" the line's own. meter: whose account it goes on. Raises
+        what the conversation raises, and `LineDown` when the port can't be opened or is lost.
         """
+        wanted = self._format(serial)
         async with self._lock:
-            loop = asyncio.get_running_loop()
-            started = loop.time()
-            self.stats.conversations += 1
+            stats = self.stats
+            stats.conversations += 1
+            started, before = time.monotonic(), (stats.sends, stats.sent_bytes, stats.received_bytes)
+            char_s = self._char_s(wanted)
             try:
-                link = await self._open()
-                running = _Running(self, link, conversation, record if record is not None else [])
+                link = await self._opened(wanted)
+                running = Running(self, link, conversation, record if record is not None else [], meter, char_s)
                 self._running = running
                 try:
-                    return await running.result()
+                    return await running.result(dirty=self._dirty)
                 finally:
                     self._running = None
                     self._dirty = running.timed_out
+                    self._watch(before)
             except LineDown as error:
                 conversation.close()
-                self.stats.last_error = str(error)
+                stats.last_error = str(error)
                 raise
             finally:
-                self.stats.busy_s += loop.time() - started
+                self._account(meter, started, before, char_s)
 
     async def close(self) -> None:
         """Close the port; a running conversation ends with `LineDown`."""
-        link, self._link = self._link, None
         if self._running is not None:
             self._running.lose("the line was closed")
-        if link is not None:
-            link.close()
+        waiting = self.links.current if self.links is not None else None  # a modem nobody has asked anything yet
+        if self._let_go() or waiting is not None:
+            if waiting is not None:
+                waiting.close()
             await asyncio.sleep(0)
 
     def adopt(self, link: Link) -> None:
         """Take a link the listener has identified as this line's."""
         if self.links is None:
             self.links = Links()
+        if self._running is not None and self._running.link is not link:
+            self._running.lose("the modem dialled in again")
+        if self._link is not link:
+            self._let_go()
         self.links.put(link)
-        link.on_lost = self._lost
-        link.on_data = self._data
+        self._hear(link)
         self.on_up()
 
+    def tap(self, tap: Tap) -> None:
+        """Tell `tap` of every frame from now on."""
+        self.taps = (*self.taps, tap)
+
+    def untap(self, tap: Tap) -> None:
+        """Tell it no more."""
+        self.taps = tuple(other for other in self.taps if other != tap)
+
+    # -- the port ------------------------------------------------------------------------------------------------------
+
+    def _format(self, serial: str) -> Format | None:
+        """Speed and character format of a conversation; None where the line's own end is no serial port."""
+        endpoint = self.settings.endpoint
+        if endpoint.kind != "serial":
+            if serial:
+                raise UsageError(f"line {self.name} is no serial port: its format can't be set to {serial}")
+            return None
+        if serial:
+            return Format(*_parse_serial(serial))
+        return Format(endpoint.baud, endpoint.bytesize, endpoint.parity, endpoint.stopbits)
+
+    def _char_s(self, wanted: Format | None) -> float:
+        """Time of a character on the wire; 0 when its speed is unknown."""
+        if wanted is not None:
+            return bits_per_char(wanted.bytesize, wanted.parity, wanted.stopbits) / wanted.baud
+        return BITS_8E1 / self.settings.wire_baud if self.settings.wire_baud else 0.0
+
+    async def _opened(self, wanted: Format | None) -> Link:
+        """The open link, at the wanted speed."""
+        link = self._link if self._link is not None and self._link.is_open else await self._open()
+        if wanted is not None and isinstance(link, SerialLink) and link.format != wanted:
+            await asyncio.sleep(max(0.0, self.quiet_since - asyncio.get_running_loop().time()))  # let the last byte go
+            link.set_format(wanted)
+        return link
+
     async def _open(self) -> Link:
-        if self.settings.endpoint.kind == "listen":
-            if self.links is None:
-                self.links = Links()
-            link = await self.links.get(self.settings.connect_s)
-        elif self._link is not None and self._link.is_open:
-            return self._link
-        else:
-            link = await open_link(self.settings.endpoint, self.settings.connect_s)
+        settings, loop = self.settings, asyncio.get_running_loop()
+        rest_s = self._try_at - loop.time()
+        if rest_s > 0 and self._refusal is not None:
+            problem = self._refusal.problem
+            raise LineDown(f"{problem.what}; next try in {rest_s:.1f} s", where=problem.where, remedy=problem.remedy)
+        started = time.monotonic()
+        try:
+            if settings.endpoint.kind == "listen":
+                if self.links is None:
+                    self.links = Links()
+                link = await self.links.get(settings.connect_s)
+            else:
+                link = await open_link(settings.endpoint, settings.connect_s)
+        except LineDown as error:
+            if settings.endpoint.kind != "listen":
+                self._rest(error)
+            raise
+        finally:
+            self.stats.spend(Phase.OPENING, time.monotonic() - started, 0.0, failed=False)
         if link is not self._link:
             self._link = link
             self._dirty = False
+            self._mute = 0
+            self._fresh = True
+            self.quiet_since = 0.0
             self.stats.opened += 1
-            link.on_data = self._data
-            link.on_lost = self._lost
+            self.stats.last_error = ""
+            self._hear(link)
         return link
+
+    def _rest(self, refusal: LineDown) -> None:
+        self._refusal = refusal
+        self._try_at = asyncio.get_running_loop().time() + _OPEN_REST_S
+
+    def _hear(self, link: Link) -> None:
+        link.on_data = self._data
+        link.on_lost = partial(self._lost, link)
+
+    def _let_go(self) -> bool:
+        """Close the link, and hear nothing more of it; whether there was one."""
+        link, self._link = self._link, None
+        if link is None:
+            return False
+        link.on_data = _ignore
+        link.on_lost = _ignore
+        link.close()
+        return True
 
     def _data(self, chunk: bytes) -> None:
         self.stats.received_bytes += len(chunk)
+        self._mute = 0
+        self._fresh = False
+        self.quiet_since = asyncio.get_running_loop().time()
         if self._running is not None:
             self._running.feed(chunk)
         else:
             self.stats.stale_bytes += len(chunk)
 
-    def _lost(self, why: str) -> None:
-        if self._running is not None:
+    def _lost(self, link: Link, why: str) -> None:
+        """`link` ended. One that a server closes at once, before a byte came, is as good as refused."""
+        if link is self._link and self._fresh and self.settings.endpoint.kind != "listen":
+            self._rest(LineDown(f"line {self.name} lost: {why}", remedy="does the server allow another connection?"))
+        if self._running is not None and self._running.link is link:
             self._running.lose(why)
 
+    # -- the books -----------------------------------------------------------------------------------------------------
 
-class _Running(Generic[T]):
-    """One conversation under way: feeds chunks to the generator and keeps its time.
-
-    The reply timeout runs from the last byte sent; once bytes come, the answer may go on as long as no gap is longer
-    than `gap_s`. After a timeout the line is drained until it has been quiet for `quiet_s`, so that no late answer
-    reaches the next request.
-    """
-
-    def __init__(self, line: Line, link: Link, conversation: Conversation[T], record: list[FrameRecord]) -> None:
-        self.timed_out = False
-        self._line = line
-        self._link = link
-        self._conversation = conversation
-        self._record = record
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[T] = self._loop.create_future()
-        self._received = bytearray()
-        self._received_at: datetime | None = None
-        self._echo = b""
-        self._waiting = False
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._held: Send | None = None
-
-    async def result(self) -> T:
-        if self._line._dirty:
-            self.timed_out = True
-        self._step(None)
-        try:
-            return await self._done
-        finally:
-            self._cancel_timer()
-            self._keep_received()
-            self._conversation.close()
-
-    def feed(self, chunk: bytes) -> None:
-        """A chunk arrived."""
-        if self._held is not None:
-            self._line.stats.stale_bytes += len(chunk)
-            self._arm(self._loop.time() + self._line.settings.quiet_s)
+    def _watch(self, before: tuple[int, int, int]) -> None:
+        """A connection on which nothing comes at all looks just like silent meters: give it up and open another."""
+        settings, stats = self.settings, self.stats
+        if stats.received_bytes != before[2] or stats.sends == before[0]:
             return
-        if not self._waiting or self._done.done():
-            self._line.stats.stale_bytes += len(chunk)
-            return
-        if self._received_at is None:
-            self._received_at = self._line._clock()
-        self._received += chunk
-        if chunk == self._line.settings.heartbeat:
-            return
-        if self._echo:
-            chunk = self._strip_echo(chunk)
-            if not chunk:
-                return
-        self._deadline = max(self._deadline, self._loop.time() + self._line.settings.gap_s)
-        self._step(chunk)
+        self._mute += 1
+        if settings.endpoint.kind != "serial" and 0 < settings.reopen_after <= self._mute:
+            self._mute = 0
+            if self._let_go():
+                stats.reopened += 1
 
-    def lose(self, why: str) -> None:
-        """The link ended."""
-        if not self._done.done():
-            self._throw(LineDown(f"line {self._line.name} lost: {why}"))
+    def _account(self, meter: str, started: float, before: tuple[int, int, int], char_s: float) -> None:
+        stats = self.stats
+        seconds = time.monotonic() - started
+        stats.busy_s += seconds
+        sends, sent, received = stats.sends - before[0], stats.sent_bytes - before[1], stats.received_bytes - before[2]
+        if char_s:
+            stats.wire_s = (stats.wire_s or 0.0) + (sent + received) * char_s
+        if meter:
+            cost = stats.meter(meter)
+            cost.seconds += seconds
+            cost.conversations += 1
+            cost.exchanges += sends
+            cost.sent_bytes += sent
+            cost.received_bytes += received
 
-    def _strip_echo(self, chunk: bytes) -> bytes:
-        """Take our own bytes off the front, as far as they match; from the first difference on it is no echo."""
-        size = min(len(chunk), len(self._echo))
-        if chunk[:size] == self._echo[:size]:
-            self._echo = self._echo[size:]
-            return chunk[size:]
-        self._echo = b""
-        return chunk
 
-    def _step(self, chunk: bytes | None) -> None:
-        """Resume the generator with `chunk` (None: start it) and do what it asks."""
-        try:
-            request = next(self._conversation) if chunk is None else self._conversation.send(chunk)
-            while isinstance(request, Send) and not request.expect_reply:
-                self._write(request)
-                request = self._conversation.send(b"")
-        except StopIteration as stop:
-            self._finish(stop.value)
-            return
-        except Exception as error:
-            self._fail(error)
-            return
-        self._obey(request)
+def _now() -> datetime:
+    return datetime.now(UTC)
 
-    def _throw(self, error: Exception) -> None:
-        self._waiting = False
-        self._held = None
-        try:
-            request = self._conversation.throw(error)
-        except StopIteration as stop:
-            self._finish(stop.value)
-        except Exception as raised:
-            self._fail(raised)
-        else:
-            self._obey(request)
 
-    def _obey(self, request: Send | object) -> None:
-        if not isinstance(request, Send):
-            self._waiting = True  # MORE: the deadline already set goes on
-            return
-        if self.timed_out:
-            self._hold(request)
-        else:
-            self._send(request)
+def _nothing() -> None:
+    """Nobody waits for the line to come up."""
 
-    def _hold(self, request: Send) -> None:
-        """Wait until the line has been quiet, then send."""
-        self._waiting = False
-        self._held = request
-        self._arm(self._loop.time() + self._line.settings.quiet_s)
 
-    def _send(self, request: Send) -> None:
-        try:
-            self._write(request)
-        except LineDown as error:
-            self._throw(error)
-            return
-        settings = self._line.settings
-        reply_s = request.reply_s if request.reply_s is not None else settings.reply_s
-        if settings.endpoint.kind == "serial":
-            reply_s += len(request.data) * _BITS_PER_CHARACTER / settings.endpoint.baud
-        self._waiting = True
-        self._arm(self._loop.time() + reply_s)
-
-    def _write(self, request: Send) -> None:
-        self._keep_received()
-        self._record.append(FrameRecord(self._line._clock(), ">", request.data))
-        self._line.stats.sends += 1
-        self._line.stats.sent_bytes += len(request.data)
-        if self._line.settings.echo:
-            self._echo = request.data
-        self._link.write(request.data)
-
-    def _keep_received(self) -> None:
-        if self._received_at is not None:
-            self._record.append(FrameRecord(self._received_at, "<", bytes(self._received)))
-            self._received_at = None
-            self._received.clear()
-
-    def _arm(self, deadline: float) -> None:
-        """Set the deadline; a timer already running is left to find it moved, which is cheaper than a new one."""
-        self._deadline = deadline
-        if self._timer is None or self._timer.when() > deadline:
-            self._cancel_timer()
-            self._timer = self._loop.call_at(deadline, self._tick)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._done.done():
-            return
-        if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._tick)
-            return
-        if self._held is not None:
-            request, self._held = self._held, None
-            self.timed_out = False
-            self._send(request)
-            return
-        self.timed_out = True
-        self._line.stats.timeouts += 1
-        self._keep_received()
-        self._throw(NoAnswer(f"no answer on line {self._line.name}"))
-
-    def _finish(self, value: T) -> None:
-        self._waiting = False
-        if not self._done.done():
-            self._done.set_result(value)
-
-    def _fail(self, error: Exception) -> None:
-        self._waiting = False
-        with suppress(asyncio.InvalidStateError):
-            self._done.set_exception(error)
+def _ignore(_word: object) -> None:
+    """Bytes and endings of a link that was given up."""

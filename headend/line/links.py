@@ -6,15 +6,28 @@ import asyncio
 import contextlib
 import os
 import socket
+import termios
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import serial
 
 from headend.endpoints import Endpoint
 from headend.errors import LineDown
 
-__all__ = ["Link", "SerialLink", "TcpLink", "open_link"]
+__all__ = ["Format", "Link", "SerialLink", "TcpLink", "open_link"]
+
+
+class Format(NamedTuple):
+    """Speed (bits per second) and characters of a serial port."""
+
+    baud: int
+    bytesize: int
+    parity: str
+    stopbits: int
+
+    def __str__(self) -> str:
+        return f"{self.baud} {self.bytesize}{self.parity}{self.stopbits}"
 
 
 class Link(Protocol):
@@ -89,7 +102,8 @@ def _keep_alive(sock: socket.socket) -> None:
 class SerialLink:
     """A serial port through pyserial, read by the event loop when it has bytes."""
 
-    def __init__(self, port: serial.Serial) -> None:
+    def __init__(self, port: serial.Serial, form: Format) -> None:
+        self.format = form
         self.on_data: Callable[[bytes], None] = _drop
         self.on_lost: Callable[[str], None] = lambda _why: None
         self._port = port
@@ -115,6 +129,24 @@ class SerialLink:
             self.on_data(chunk)
         else:
             self._lose("the port was unplugged")
+
+    def set_format(self, form: Format) -> None:
+        """Another speed or character format from now on. `LineDown` when the port can't.
+
+        Only what differs is set, as each setting goes to the driver at once.
+        """
+        try:
+            for name, value in form._asdict().items():
+                attribute = "baudrate" if name == "baud" else name
+                if getattr(self._port, attribute) != value:
+                    setattr(self._port, attribute, value)
+        except (serial.SerialException, OSError, ValueError, termios.error) as error:
+            self.close()
+            raise LineDown(
+                f"can't set {self._port.port} to {form}: {_reason(error)}",
+                remedy="does the adapter know this speed and format?",
+            ) from error
+        self.format = form
 
     def write(self, data: bytes) -> None:
         if not self._open:
@@ -175,7 +207,7 @@ async def _open_tcp(host: str, port: int, connect_s: float) -> TcpLink:
         ) from error
     except OSError as error:
         raise LineDown(
-            f"can't connect to {host}:{port}: {error.strerror or error}",
+            f"can't connect to {host}:{port}: {_reason(error)}",
             remedy="is the serial server up and the port right?",
         ) from error
     return link
@@ -192,14 +224,16 @@ def _open_serial(endpoint: Endpoint) -> SerialLink:
             timeout=0,  # set once and never again: a pty refuses a second tcsetattr with parity
             exclusive=True,
         )
-    except (serial.SerialException, OSError, ValueError) as error:
+    except (serial.SerialException, OSError, ValueError, termios.error) as error:
         raise LineDown(
             f"can't open {endpoint.device}: {_reason(error)}",
             remedy="is it plugged in, readable by this user, and not held by another program?",
         ) from error
-    return SerialLink(port)
+    return SerialLink(port, Format(endpoint.baud, endpoint.bytesize, endpoint.parity, endpoint.stopbits))
 
 
 def _reason(error: Exception) -> str:
-    number = getattr(error, "errno", None)
+    if isinstance(error, socket.gaierror):  # its numbers are not those of other errors
+        return error.strerror or str(error)
+    number = error.args[0] if isinstance(error, termios.error) and error.args else getattr(error, "errno", None)
     return os.strerror(number) if isinstance(number, int) else str(error)

@@ -24,6 +24,9 @@ __all__ = ["Board", "Expected"]
 
 _ANCHORS = 4
 
+# Read round after round; the others are read slot by slot, as the ledger lacks them.
+_POLLED = (ReadKind.REGISTERS, ReadKind.CLOCK, ReadKind.SETTLEMENT)
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -47,7 +50,7 @@ class _Gap:
 
 @dataclass(slots=True, order=True)
 class _Poll:
-    """A periodic read of registers or the clock; a heap of them is kept by line."""
+    """A periodic read of registers, settlements or the clock; a heap of them is kept by line."""
 
     due: datetime
     number: int
@@ -85,7 +88,7 @@ class Board:
                 self._gaps[meter.line].append(gap)
                 self._by_key[track.key] = gap
         for schedule in schedules:
-            if schedule.kind in (ReadKind.REGISTERS, ReadKind.CLOCK) and schedule.every_s:
+            if schedule.kind in _POLLED and schedule.every_s:
                 wanted = "*" in schedule.lines or meter.line in schedule.lines
                 if wanted and ("*" in schedule.models or meter.model.name in schedule.models):
                     polls = self._polls[meter.line]
@@ -188,12 +191,14 @@ class Board:
         poll = heappop(polls)
         poll.due = _next_round(poll.schedule, now)
         heappush(polls, poll)
-        schedule = poll.schedule
+        schedule, window = poll.schedule, None
+        if schedule.kind is ReadKind.SETTLEMENT:  # whatever the meter still holds, within the horizon
+            window = Window(now - timedelta(days=schedule.horizon_days), now)
         return ReadJob(
             poll.meter,
             schedule.kind,
             schedule.quantities,
-            None,
+            window,
             Priority.SCHEDULED,
             schedule.name,
             deadline=poll.due,

@@ -62,14 +62,12 @@ class Health:
             if status is not Status.LINE_DOWN:
                 meter.failures, meter.until = 0, None
             return False
-        until = rest.until
-        if meter.failures:  # a probe of a meter known to be silent; a first failure may be a lost frame
-            until = max(until, now + timedelta(seconds=self._owe(seconds, now) / self._dead_share))
-        meter.failures, meter.until = rest.failures, until
+        allowed = now + timedelta(seconds=self._owe(seconds, now) / self._dead_share)
+        meter.failures, meter.until = rest.failures, max(rest.until, allowed)
         return True
 
     def _owe(self, seconds: float, now: datetime) -> float:
-        """Add the cost of a probe to what probing owes the line; the debt is paid off at the allowed share of time."""
+        """Add a silent job's cost to what silence owes the line; the debt is paid off at the allowed share of time."""
         if self._debt_at is not None:
             paid = (now - self._debt_at).total_seconds() * self._dead_share
             self._debt_s = max(0.0, self._debt_s - paid)

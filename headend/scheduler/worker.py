@@ -99,6 +99,7 @@ class Worker:
         finally:
             self.current = None
         self.outcomes[outcome.status] = self.outcomes.get(outcome.status, 0) + 1
+        self.line.stats.ended(outcome)
         if answer is not None and not answer.done():
             answer.set_result(outcome)
         return outcome

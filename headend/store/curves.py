@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from headend.model import Quality, SlotState, Source
 from headend.store import schema
-from headend.store.blocks import DAY_S, Block, at_s, empty, pack, place, unpack
+from headend.store.blocks import DAY_S, Block, empty, pack, place, slots_between, unpack
 from headend.store.merge import Arrival, History, Mark, known_history, marked, settle, slot_after
 from headend.store.portable import rows_at, upsert
 
@@ -47,11 +47,15 @@ def write_curves(conn: Connection, history: History, steps: Sequence[Arrival | M
     blocks = load_blocks(conn, _touched(placed))
     _add_missing(blocks, arrivals)
     known_history(conn, history, _conflicts(blocks, arrivals))
+    curves: dict[tuple[int, int], list[BlockKey]] = {}
+    for key in blocks:
+        curves.setdefault((key[1], key[2]), []).append(key)
     changed: set[BlockKey] = set()
     strays: list[Arrival] = []
     for step in placed:
         if isinstance(step, Mark):
-            changed.update(_apply_mark(blocks, step))
+            meant = curves.get((step.meter_key, step.code), []) if Source.CURVE in step.sources else []
+            changed.update(_apply_mark(blocks, meant, step))
         elif blocks[step.key].phase_s != step.phase_s:
             strays.append(step.arrival)
         elif _apply_arrival(blocks[step.key], step.slot, step.arrival, history):
@@ -117,20 +121,13 @@ def _apply_arrival(block: Block, slot: int, arrival: Arrival, history: History) 
     return placed or after != before
 
 
-def _apply_mark(blocks: dict[BlockKey, Block], mark: Mark) -> list[BlockKey]:
-    """Set the cause of due slots in the mark's window; the keys of the blocks that changed."""
-    if Source.CURVE not in mark.sources:
-        return []
-    changed = []
+def _apply_mark(blocks: Mapping[BlockKey, Block], keys: Iterable[BlockKey], mark: Mark) -> Iterator[BlockKey]:
+    """Set the cause of due slots in the mark's window, in the blocks of `keys`; yields those that changed."""
     after = marked(mark)
-    for key, block in blocks.items():
-        day, meter_key, code, _ = key
-        if (meter_key, code) != (mark.meter_key, mark.code) or not mark.start < (day + 1) * DAY_S:
-            continue
-        for slot, state in enumerate(block.states):
-            if state != SlotState.DUE or not mark.start <= at_s(day, block, slot) < mark.end:
-                continue
-            if (state, block.causes[slot]) != after:
+    for key in keys:
+        block = blocks[key]
+        for slot in slots_between(key[0], block.phase_s, block.step_s, mark.start, mark.end):
+            state = block.states[slot]
+            if state == SlotState.DUE and (state, block.causes[slot]) != after:
                 block.states[slot], block.causes[slot] = after
-                changed.append(key)
-    return changed
+                yield key

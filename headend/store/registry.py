@@ -49,7 +49,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class MeterRow:
-    """A meter as the store knows it. curve_step_s: 0 when it keeps no curve. key: the store's, 0 before it has one."""
+    """A meter as the store knows it. curve_step_s: 0 when it keeps no curve. key: the store's, 0 before it has one.
+
+    serial: speed and character format of its own on a serial line, "" the line's.
+    """
 
     id: str
     protocol: str
@@ -60,6 +63,7 @@ class MeterRow:
     register_wrap: Decimal
     curve_step_s: int
     key: int = 0
+    serial: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +203,14 @@ def _meter_values(row: MeterRow) -> dict[str, Any]:
         "clock_zone": row.clock_zone,
         "register_wrap": to_units(row.register_wrap),
         "curve_step_s": row.curve_step_s,
+        "serial": row.serial,
     }
 
 
 def _meter_row(row: Row[Any]) -> MeterRow:
     wrap = from_units(row.register_wrap)
     place = (row.id, row.protocol, row.address, row.line, row.model, row.clock_zone)
-    return MeterRow(*place, register_wrap=wrap, curve_step_s=row.curve_step_s, key=row.key)
+    return MeterRow(*place, register_wrap=wrap, curve_step_s=row.curve_step_s, key=row.key, serial=row.serial)
 
 
 def meters(conn: Connection) -> list[MeterRow]:

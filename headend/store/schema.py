@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -74,6 +75,7 @@ meter = Table(
     Column("clock_zone", Text, nullable=False),
     Column("register_wrap", BigInteger, nullable=False),
     Column("curve_step_s", Integer, nullable=False),
+    Column("serial", Text, nullable=False, server_default=text("''")),
     UniqueConstraint("id"),
     UniqueConstraint("line", "protocol", "address"),
 )

@@ -1,4 +1,4 @@
-"""Numbers and times of DL/T 645-2007 as they lie in the data field: packed BCD, lowest byte first.
+"""Numbers and times of DL/T 645 as they lie in the data field: packed BCD, lowest byte first.
 
 All FF means "not there"; a nibble above nine in a number is damage and never becomes a value. The top bit is a sign
 only where the standard says so (`Item.signed`): forward energies use their full eight digits.
@@ -12,7 +12,21 @@ from decimal import Decimal
 from headend.civil import utc
 from headend.errors import BadFrame
 
-__all__ = ["DEMAND_BYTES", "all_ff", "clock", "demand", "minute_bytes", "number", "numbers", "stamp"]
+__all__ = [
+    "DEMAND_BYTES",
+    "all_ff",
+    "clock",
+    "demand",
+    "minute_bytes",
+    "number",
+    "numbers",
+    "past_stamp",
+    "second_bytes",
+    "second_stamp",
+    "stamp",
+]
+
+_LEAP_GAP_YEARS = 8  # from one 29 February to the next, at most
 
 DEMAND_BYTES = 3  # XX.XXXX, before the five bytes of its time
 
@@ -69,6 +83,39 @@ def stamp(data: bytes, tz: tzinfo) -> datetime | None:
     return _moment(year, month, day, hour, minute, 0, tz)
 
 
+def second_stamp(data: bytes, tz: tzinfo) -> datetime | None:
+    """The instant of `ss mm hh DD MM YY` on a clock in `tz`; None when all zero (never happened) or all FF."""
+    if len(data) != 6:
+        raise BadFrame(f"a time of {len(data)} bytes, 6 are due")
+    if not any(data) or all_ff(data):
+        return None
+    second, minute, hour, day, month, year = map(_two_digits, data)
+    return _moment(year, month, day, hour, minute, second, tz)
+
+
+def past_stamp(data: bytes, tz: tzinfo, now: datetime) -> datetime | None:
+    """The latest instant not after `now` that a clock in `tz` writes as `mm hh DD MM`, a time of 1997 without a year.
+
+    None when all zero (never happened) or all FF.
+    """
+    if len(data) != 4:
+        raise BadFrame(f"a time of {len(data)} bytes, 4 are due")
+    if not any(data) or all_ff(data):
+        return None
+    minute, hour, day, month = map(_two_digits, data)
+    this_year = now.astimezone(tz).year
+    problem: BadFrame | None = None
+    for year in range(this_year, this_year - _LEAP_GAP_YEARS - 1, -1):
+        try:
+            moment = _moment(year - 2000, month, day, hour, minute, 0, tz)
+        except BadFrame as error:
+            problem = error
+            continue
+        if moment <= now:
+            return moment
+    raise problem or BadFrame(f"{month:02d}-{day:02d} {hour:02d}:{minute:02d} is no date and time")
+
+
 def clock(date: bytes, time: bytes, tz: tzinfo) -> datetime:
     """The instant shown by `WW DD MM YY` and `ss mm hh` in `tz`; the weekday is not looked at."""
     if len(date) != 4 or len(time) != 3:
@@ -76,6 +123,11 @@ def clock(date: bytes, time: bytes, tz: tzinfo) -> datetime:
     day, month, year = map(_two_digits, date[1:])
     second, minute, hour = map(_two_digits, time)
     return _moment(year, month, day, hour, minute, second, tz)
+
+
+def second_bytes(moment: datetime, tz: tzinfo) -> bytes:
+    """`moment` as `ss mm hh DD MM YY` on a clock in `tz`."""
+    return bytes.fromhex(f"{moment.astimezone(tz):%S%M%H%d%m%y}")
 
 
 def minute_bytes(moment: datetime, tz: tzinfo) -> bytes:

@@ -13,7 +13,7 @@ from headend.protocols.dlt645.bcd import all_ff, clock
 from headend.protocols.dlt645.exchange import gather
 from headend.protocols.dlt645.haul import Haul
 
-__all__ = ["CLOCK_QUANTITY", "read_clock"]
+__all__ = ["CLOCK_QUANTITY", "file_clock", "read_clock", "shown_2007", "shown_apart"]
 
 CLOCK_QUANTITY = "clock_offset_s"
 
@@ -26,7 +26,12 @@ _SECOND = timedelta(seconds=1)
 
 def read_clock(meter: Meter, haul: Haul, *, now: datetime) -> Conversation[None]:
     """Add the meter's clock minus `now` in whole seconds (positive when the meter is fast) to `haul`."""
-    date, time = yield from _shown(meter.address)
+    date, time = yield from shown_2007(meter.address)
+    file_clock(meter, haul, date, time, now=now)
+
+
+def file_clock(meter: Meter, haul: Haul, date: bytes, time: bytes, *, now: datetime) -> None:
+    """File `WW DD MM YY` and `ss mm hh`, as a meter of either version shows them."""
     if not date or not time or all_ff(date + time):
         haul.miss(CLOCK_QUANTITY, Cause.NULL_VALUE, "the meter shows no clock")
         return
@@ -39,7 +44,7 @@ def read_clock(meter: Meter, haul: Haul, *, now: datetime) -> Conversation[None]
     haul.readings.append(Reading(CLOCK_QUANTITY, offset, now, now, Source.INSTANT))
 
 
-def _shown(address: str) -> Conversation[tuple[bytes, bytes]]:
+def shown_2007(address: str) -> Conversation[tuple[bytes, bytes]]:
     """`WW DD MM YY` and `ss mm hh` as the meter shows them."""
     try:
         both = yield from gather(address, DATE_AND_TIME)
@@ -47,8 +52,13 @@ def _shown(address: str) -> Conversation[tuple[bytes, bytes]]:
         both = b""
     if len(both) == 7:
         return both[3:], both[:3]
-    date = yield from gather(address, DATE)
-    time = yield from gather(address, TIME)
+    return (yield from shown_apart(address, DATE, TIME))
+
+
+def shown_apart(address: str, date_di: str, time_di: str) -> Conversation[tuple[bytes, bytes]]:
+    """Date and time by an identifier each."""
+    date = yield from gather(address, date_di)
+    time = yield from gather(address, time_di)
     if time[1:] == b"\0\0":  # just past midnight: the date may be yesterday's
-        date = yield from gather(address, DATE)
+        date = yield from gather(address, date_di)
     return date, time

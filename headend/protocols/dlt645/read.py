@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from decimal import Decimal
+from functools import lru_cache
 
 from headend.civil import zone
 from headend.conversation import Conversation
@@ -22,6 +23,7 @@ from headend.protocols.dlt645.frame import ANY_ADDRESS
 from headend.protocols.dlt645.freeze import read_freezes
 from headend.protocols.dlt645.haul import Haul, cause_of
 from headend.protocols.dlt645.profile import read_curve
+from headend.protocols.dlt645.settlement import read_settlements
 from headend.quantities import Kind, Quantity, quantity
 
 __all__ = ["discover", "read", "read_item"]
@@ -39,6 +41,8 @@ def read(meter: Meter, job: ReadJob, *, now: datetime) -> Conversation[Harvest]:
         return (yield from read_curve(meter, job, now=now))
     if job.kind is ReadKind.DAILY_FREEZE:
         return (yield from read_freezes(meter, job, now=now))
+    if job.kind is ReadKind.SETTLEMENT:
+        return (yield from read_settlements(meter, job, now=now))
     names = (CLOCK_QUANTITY,) if job.kind is ReadKind.CLOCK else job.quantities
     return (yield from _read_registers(meter, names, now))
 
@@ -67,7 +71,10 @@ class _Question:
 
 def _read_registers(meter: Meter, names: tuple[str, ...], now: datetime) -> Conversation[Harvest]:
     haul = Haul()
-    questions = _questions([quantity(name) for name in names], haul)
+    asked, unknown = _questions(names)
+    for name in unknown:
+        haul.miss(name, Cause.UNSUPPORTED, "DL/T 645-2007 has no identifier for it")
+    questions = list(asked)
     while questions:
         question = questions[0]
         try:
@@ -88,22 +95,22 @@ def _read_registers(meter: Meter, names: tuple[str, ...], now: datetime) -> Conv
     return haul.close()
 
 
-def _questions(wanted: list[Quantity], haul: Haul) -> list[_Question]:
-    """What to ask for `wanted`, in order of first appearance; blocks where two or more share one."""
+@lru_cache(maxsize=1024)
+def _questions(names: tuple[str, ...]) -> tuple[tuple[_Question, ...], tuple[str, ...]]:
+    """What to ask for `names`, in order of first appearance, blocks where two or more share one; and what can't be."""
     groups: dict[str, list[tuple[Quantity, int]]] = {}
-    for one in wanted:
+    unknown = []
+    for one in map(quantity, names):
         if not one.di:
-            haul.miss(one.name, Cause.UNSUPPORTED, "DL/T 645-2007 has no identifier for it")
+            unknown.append(one.name)
             continue
         block, index = _block(one)
         groups.setdefault(block, []).append((one, index))
-    questions = []
-    for block, members in groups.items():
-        if len(members) > 1:
-            questions.append(_Question(block, tuple(members), True))
-        else:
-            questions.append(_single(members[0][0]))
-    return questions
+    questions = (
+        _Question(block, tuple(members), True) if len(members) > 1 else _single(members[0][0])
+        for block, members in groups.items()
+    )
+    return tuple(questions), tuple(unknown)
 
 
 def _single(one: Quantity) -> _Question:

@@ -1,4 +1,4 @@
-"""Any item of DL/T 645-2007 as text: what `explain` and a read of one identifier show."""
+"""Any item of DL/T 645, 2007 or 1997, as text: what `explain` and a read of one identifier show."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from dataclasses import replace
 from headend.errors import BadFrame
 from headend.protocols.dlt645.bcd import DEMAND_BYTES, all_ff, number
 from headend.protocols.dlt645.catalogue import Item, find
+from headend.protocols.dlt645.events import event_values
 from headend.protocols.dlt645.profile import RECORD_FIELDS, parse_records
+from headend.protocols.dlt645.status import status_text
+from headend.protocols.dlt645.text import LETTERS, wire_time
 from headend.protocols.explanation import Value
 
-__all__ = ["STATUS_BITS", "decode_item", "wire_time"]
+__all__ = ["decode_item", "item_parts", "without_end"]
 
-_LETTERS = re.compile(r"YY|MM|DD|hh|mm|ss|WW|NN")
+_BLOCK_END = 0xAA  # 1997 blocks may end with it
 
 
 def decode_item(di: str, data: bytes) -> list[Value]:
@@ -29,15 +32,17 @@ def decode_item(di: str, data: bytes) -> list[Value]:
         return _curve_values(item, data) if di.startswith("0610") else _record_values(item, data)
     if not data:
         return [_missing(item, "the meter sent no data: it holds no such record")]
+    if (record := event_values(item, data)) is not None:
+        return record
+    data = without_end(item, data)
     parts = item_parts(item)
     if not parts:
         return [_one(item, item.format, data)]
     size, inner = parts
     if len(data) % size:
         return [_missing(item, f"{len(data)} bytes {data.hex().upper()}, not a multiple of {size}")]
-    return [
-        _one(part, inner, data[i * size : (i + 1) * size]) for i, part in enumerate(_members(item, len(data) // size))
-    ]
+    members = enumerate(_members(item, len(data) // size))
+    return [_one(part, inner, data[i * size : (i + 1) * size]) for i, part in members]
 
 
 def item_parts(item: Item) -> tuple[int, str] | None:
@@ -49,8 +54,19 @@ def item_parts(item: Item) -> tuple[int, str] | None:
     return len(re.sub(r"[^XNxYMDhmsW]", "", inner)) // 2, inner
 
 
+def without_end(item: Item, data: bytes) -> bytes:
+    """`data` without the AA that may end a 1997 answer; the same for 2007, where it can't be there."""
+    if len(item.di) != 4 or data[-1:] != bytes((_BLOCK_END,)):
+        return data
+    parts = item_parts(item)
+    spare = len(data) % parts[0] if parts else len(data) - (item.size or len(data))
+    return data[:-1] if spare == 1 else data
+
+
 def _members(block: Item, count: int) -> list[Item]:
     """What the items of a block are, by their own identifiers where the catalogue has them."""
+    if len(block.di) == 4:
+        return [find(f"{block.di[:3]}{i:X}") or _numbered(block, i) for i in range(count)]
     at = next((i for i in (4, 6) if block.di[i : i + 2] == "FF"), None)
     first = 0 if at is not None and _member_di(block, at, 0) else 1
     members = []
@@ -96,26 +112,19 @@ def _text(item: Item, fmt: str, data: bytes) -> tuple[str, str]:
     if item.kind == "ascii":
         return "".join(chr(b) if 0x20 <= b < 0x7F else "." for b in data[::-1].strip(b"\0 ")), ""
     if item.kind == "bits" or "bits" in fmt or (item.di.startswith("040005") and fmt == "XXXX"):
-        return data[::-1].hex().upper(), ", ".join(_status_bits(item.di, data))
-    if _LETTERS.match(digits) and re.search("hh|DD", digits):
+        return data[::-1].hex().upper(), _status_note(item.di, data)
+    if LETTERS.match(digits) and re.search("hh|DD", digits):
         return wire_time(digits, data), ""
     if re.fullmatch(r"[XNx]+(\.[XN]+)?", digits) and item.kind != "bcd" and len(data) <= 4 and digits != "NNNNNNNN":
         return str(number(data, len(digits.partition(".")[2]), signed=item.signed)), ""
     return data[::-1].hex().upper() if item.kind == "bcd" or digits.strip("N") == "" else data.hex().upper(), ""
 
 
-def wire_time(fmt: str, data: bytes) -> str:
-    """A time written highest part first in `fmt` (`YYMMDDWWhhmmss`), as `2018-12-29 18:53:32`."""
-    parts = dict(zip(_LETTERS.findall(fmt), (f"{byte:02X}" for byte in data[::-1]), strict=False))
-    year = f"20{parts['YY']}" if "YY" in parts else ""
-    date = "-".join(p for p in (year, parts.get("MM", ""), parts.get("DD", "")) if p)
-    time = ":".join(parts[p] for p in ("hh", "mm", "ss") if p in parts)
-    rest = ", ".join(
-        text
-        for key, text in (("WW", f"weekday {parts.get('WW')}"), ("NN", f"number {parts.get('NN')}"))
-        if key in parts
-    )
-    return ", ".join(p for p in (f"{date} {time}".strip(), rest) if p)
+def _status_note(di: str, data: bytes) -> str:
+    """The flags of a status word; "" for other words."""
+    if not di.startswith("040005") or not "01" <= di[6:] <= "07":
+        return ""
+    return status_text(int(di[6:]), int.from_bytes(data, "little"))
 
 
 def _curve_values(item: Item, data: bytes) -> list[Value]:
@@ -158,71 +167,3 @@ def _record_values(item: Item, data: bytes) -> list[Value]:
                 values.append(replace(value, note=f"{when}; {value.note}" if value.note else when))
                 at += size
     return values
-
-
-# Appendix C of the standard, and bits of the supplements; bit numbers count from the lowest.
-_PHASE_BITS = {
-    0: "voltage lost",
-    1: "undervoltage",
-    2: "overvoltage",
-    3: "current lost",
-    4: "overcurrent",
-    5: "overload",
-    6: "reverse power flow",
-    7: "phase failure",
-    8: "current interrupted",
-}
-STATUS_BITS: dict[str, dict[int, str]] = {
-    "04000501": {
-        1: "demand by block, not sliding",
-        2: "clock battery low",
-        3: "reading battery low",
-        4: "active power reversed",
-        5: "reactive power reversed",
-    },
-    "04000502": {
-        0: "phase A active power reversed",
-        1: "phase B active power reversed",
-        2: "phase C active power reversed",
-        4: "phase A reactive power reversed",
-        5: "phase B reactive power reversed",
-        6: "phase C reactive power reversed",
-    },
-    "04000503": {
-        0: "second day-table set in use",
-        3: "programming enabled",
-        4: "relay open",
-        6: "relay commanded open",
-        7: "alarm before trip",
-    },
-    "04000504": {bit: f"phase A {text}" for bit, text in _PHASE_BITS.items()},
-    "04000505": {bit: f"phase B {text}" for bit, text in _PHASE_BITS.items()},
-    "04000506": {bit: f"phase C {text}" for bit, text in _PHASE_BITS.items()},
-    "04000507": {
-        0: "voltage phase sequence reversed",
-        1: "current phase sequence reversed",
-        2: "voltage unbalance",
-        3: "current unbalance",
-        4: "auxiliary power lost",
-        5: "power down",
-        6: "demand over limit",
-    },
-}
-_SUPPLY = {0: "main supply", 1: "auxiliary supply", 2: "battery supply"}
-_PREPAID = {1: "energy prepaid", 2: "money prepaid"}
-
-
-def _status_bits(di: str, data: bytes) -> list[str]:
-    """The set bits of a status word in English."""
-    names = STATUS_BITS.get(di)
-    if names is None:
-        return []
-    word = int.from_bytes(data, "little")
-    said = [text for bit, text in names.items() if word >> bit & 1]
-    if di == "04000503":
-        said.insert(0, _SUPPLY.get(word >> 1 & 3, "supply unknown"))
-        if "relay open" not in said:
-            said.append("relay closed")
-        if word >> 8 & 3 in _PREPAID:
-            said.append(_PREPAID[word >> 8 & 3])
-    return said
