@@ -198,6 +198,7 @@ def _line(table: LineTable) -> LineSettings:
         echo=table.echo,
         turnaround_s=table.turnaround_s,
         reopen_after=table.reopen_after,
+        dead_share=table.dead_share,
         wire_baud=table.wire_baud,
     )
 

@@ -123,6 +123,7 @@ class LineTable(Table):
     echo: bool = Field(default=False, examples=["false"])
     turnaround_s: Seconds = Field(default=0.0, ge=0, le=60, examples=["0.05"])
     reopen_after: int = Field(default=5, ge=0, le=1_000_000, examples=["5"])
+    dead_share: float = Field(default=0.05, ge=0.001, le=1, examples=["0.05"])
     wire_baud: int = Field(default=0, examples=["2400"])
 
     @field_validator("wire_baud")

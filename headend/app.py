@@ -80,7 +80,7 @@ class Daemon:
         with self.store.read() as conn:
             self.meters = meters_of(site, registry.meters(conn))
         self.lines = {settings.name: Line(settings, clock=clock) for settings in site.lines}
-        self.board = Board(self.meters, site.schedules)
+        self.board = Board(self.meters, site.schedules, {line.name: line.dead_share for line in site.lines})
         self.ingest = Ingest(
             self.store,
             EvidencePolicy(keep_good_every=site.evidence.keep_good_every),

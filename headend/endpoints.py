@@ -62,7 +62,8 @@ class LineSettings:
     request. turnaround_s: silence kept between the end of an answer and the next request. connect_s: how long a
     connection may take. reopen_after: conversations in a row without a single byte after which a connection is
     closed and opened anew (tcp and listen; 0 never). wire_baud: speed of the wire behind a tcp or listen endpoint,
-    0 unknown. echo: the line gives back what is sent, which is then dropped.
+    0 unknown. echo: the line gives back what is sent, which is then dropped. dead_share: how much of the line's time
+    silent meters may cost together, 0 to 1.
     """
 
     name: str
@@ -76,6 +77,7 @@ class LineSettings:
     echo: bool = False
     turnaround_s: float = 0.0
     reopen_after: int = 5
+    dead_share: float = 0.05
     wire_baud: int = 0
 
 

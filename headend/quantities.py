@@ -36,8 +36,8 @@ class Kind(StrEnum):
 class Quantity:
     """One thing that can be measured.
 
-    obis: COSEM logical name, short form. di: DL/T 645-2007 identifier, "" if it has none. cim: IEC 61968-9
-    ReadingType, "" where not established. register: for an interval quantity, the register whose differences it is.
+    obis: COSEM logical name, short form. di: DL/T 645-2007 identifier. cim: IEC 61968-9 ReadingType. Each is "" where
+    there is none, or none established. register: for an interval quantity, the register whose differences it is.
     """
 
     name: str
@@ -132,14 +132,28 @@ _TABLE: tuple[Quantity, ...] = (
     Quantity(
         "clock_offset_s", "0-0:1.0.0", "s", Kind.INSTANT, "0400010C", "", "meter clock minus ours, positive when fast"
     ),
-    Quantity(
-        "status_word_3",
-        "0-0:96.5.3",
-        "",
-        Kind.STATUS,
-        "04000503",
-        "",
-        "meter status word 3 (supply, programming, relay)",
+    *(
+        Quantity(
+            f"status_word_{word}",
+            "0-0:96.5.0" if word == 1 else "",
+            "",
+            Kind.STATUS,
+            f"0400050{word}",
+            "",
+            f"meter status word {word}: {about}",
+        )
+        for word, about in enumerate(
+            (
+                "demand mode, batteries, directions",
+                "directions by phase",
+                "supply, programming, relay",
+                "phase A",
+                "phase B",
+                "phase C",
+                "all phases",
+            ),
+            start=1,
+        )
     ),
 )
 

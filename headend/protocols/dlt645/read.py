@@ -123,6 +123,8 @@ def _block(one: Quantity) -> tuple[str, int]:
         return f"{one.di[:4]}FF00", int(one.di[4:6], 16)
     if one.di[:4] in _PHASE_BLOCKS:
         return f"{one.di[:4]}FF00", int(one.di[4:6], 16) - 1
+    if one.kind is Kind.STATUS:
+        return f"{one.di[:6]}FF", int(one.di[6:8], 16) - 1
     return one.di, 0
 
 
