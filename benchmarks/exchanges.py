@@ -25,6 +25,7 @@ from typing import Any
 
 import uvloop
 
+from headend.app import calm_collector
 from headend.endpoints import Endpoint, LineSettings
 from headend.line import Line
 from headend.model import Meter, MeterModel, ReadJob, ReadKind
@@ -205,6 +206,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, nargs="+", default=[1, 50, 100, 1000, 10_000])
     parser.add_argument("--peer", type=Path, default=Path(".venv-peers/dlt645/bin/python"))
     options = parser.parse_args()
+    calm_collector()  # as the daemon does
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
     mine, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)

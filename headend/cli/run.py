@@ -12,7 +12,7 @@ import click
 from rich.logging import RichHandler
 
 from config.site import Site
-from headend.app import Daemon
+from headend.app import Daemon, calm_collector
 from headend.cli.common import opened, site_option, tariffs_of
 from headend.errors import UsageError
 from headend.local_api import LocalApi
@@ -51,6 +51,7 @@ def run(site: Site, verbose: bool) -> None:
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
     """Run `main` on uvloop where it is installed."""
+    calm_collector()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     try:
         import uvloop
