@@ -18,6 +18,7 @@ _DEFAULT_QUANTITIES: Final = {
     "curve": ("import_kwh",),
     "daily_freeze": ("import_kwh",),
     "settlement": ("import_kwh",),
+    "timed_freeze": ("import_kwh",),
     "clock": ("clock_offset_s",),
 }
 
@@ -72,7 +73,10 @@ def _period_problems(table: Mapping[str, Any], where: Where) -> list[Problem]:
     """Keys that a kind of read needs, or that mean nothing to it."""
     read = table.get("read")
     if read in READS_BY_PERIOD:
-        needed, useless = ["every_min"], ["settle_s"] if read == "settlement" else ["horizon_days", "settle_s"]
+        needed, useless = (
+            ["every_min"],
+            ["settle_s"] if read.endswith(("settlement", "freeze")) else ["horizon_days", "settle_s"],
+        )
     elif read in ("curve", "daily_freeze"):
         needed, useless = [], ["every_min"]
     else:

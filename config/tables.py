@@ -25,7 +25,7 @@ __all__ = [
     "expand_environment",
 ]
 
-READS_BY_PERIOD: Final = ("registers", "clock", "settlement")
+READS_BY_PERIOD: Final = ("registers", "clock", "settlement", "timed_freeze")
 
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -163,7 +163,9 @@ class ScheduleTable(Table):
     """One `[[schedule]]`."""
 
     name: Name = Field(examples=['"curves"'])
-    read: Literal["curve", "daily_freeze", "settlement", "registers", "clock"] = Field(examples=['"curve"'])
+    read: Literal["curve", "daily_freeze", "timed_freeze", "settlement", "registers", "clock"] = Field(
+        examples=['"curve"']
+    )
     quantities: list[str] = Field(default=[], examples=['["import_kwh"]'])
     every_min: int = Field(default=0, ge=1, le=44_640, examples=["60"])
     horizon_days: int = Field(default=62, ge=1, le=3660, examples=["62"])

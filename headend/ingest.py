@@ -41,7 +41,9 @@ class EvidencePolicy:
     """
 
     keep_good_every: int = 16
-    always_kinds: frozenset[ReadKind] = frozenset({ReadKind.DAILY_FREEZE, ReadKind.SETTLEMENT, ReadKind.REGISTERS})
+    always_kinds: frozenset[ReadKind] = frozenset(
+        {ReadKind.DAILY_FREEZE, ReadKind.TIMED_FREEZE, ReadKind.SETTLEMENT, ReadKind.REGISTERS}
+    )
 
     def keeps(self, outcome: Outcome, outcome_id: int) -> bool:
         """Whether the frames of this outcome are kept; the same answer every time."""
@@ -125,6 +127,7 @@ _SOURCES: dict[ReadKind, tuple[int, ...]] = {
     ReadKind.CURVE: (int(Source.CURVE),),
     ReadKind.DAILY_FREEZE: (int(Source.DAILY_FREEZE), int(Source.SETTLEMENT)),
     ReadKind.SETTLEMENT: (int(Source.SETTLEMENT),),
+    ReadKind.TIMED_FREEZE: (int(Source.TIMED_FREEZE),),
     ReadKind.REGISTERS: (int(Source.CURRENT), int(Source.INSTANT)),
     ReadKind.CLOCK: (int(Source.INSTANT),),
 }

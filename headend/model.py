@@ -50,6 +50,7 @@ class Source(IntEnum):
     CURVE = 2  # load profile: one value at each boundary of a regular grid
     DAILY_FREEZE = 3  # register frozen at the meter's local midnight
     SETTLEMENT = 4  # register frozen on the meter's settlement day
+    TIMED_FREEZE = 6  # register frozen at a time set in the meter, monthly as a rule
     INSTANT = 5  # voltage, current, power and other momentary values
 
 
@@ -102,6 +103,7 @@ class ReadKind(StrEnum):
     REGISTERS = "registers"  # current registers and momentary values, by quantity name
     CURVE = "curve"  # load profile over a window
     DAILY_FREEZE = "daily_freeze"  # frozen registers at the local midnights in a window
+    TIMED_FREEZE = "timed_freeze"  # registers frozen at set times (monthly as a rule) in a window
     SETTLEMENT = "settlement"  # registers and demands frozen on the settlement days in a window
     CLOCK = "clock"
 

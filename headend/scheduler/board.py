@@ -25,7 +25,7 @@ __all__ = ["Board", "Expected"]
 _ANCHORS = 4
 
 # Read round after round; the others are read slot by slot, as the ledger lacks them.
-_POLLED = (ReadKind.REGISTERS, ReadKind.CLOCK, ReadKind.SETTLEMENT)
+_POLLED = (ReadKind.REGISTERS, ReadKind.CLOCK, ReadKind.SETTLEMENT, ReadKind.TIMED_FREEZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,10 @@ class Board:
         poll.due = _next_round(poll.schedule, now)
         heappush(polls, poll)
         schedule, window = poll.schedule, None
-        if schedule.kind is ReadKind.SETTLEMENT:  # whatever the meter still holds, within the horizon
+        if schedule.kind in (
+            ReadKind.SETTLEMENT,
+            ReadKind.TIMED_FREEZE,
+        ):  # whatever the meter still holds, within the horizon
             window = Window(now - timedelta(days=schedule.horizon_days), now)
         return ReadJob(
             poll.meter,

@@ -92,7 +92,7 @@ class Revision:
 # -- single values -----------------------------------------------------------------------------------------------------
 
 # A register at an instant: what the meter froze for exactly it, then its curve, then a read taken in that second.
-_BEFORE_CURVE = (Source.DAILY_FREEZE, Source.SETTLEMENT)
+_BEFORE_CURVE = (Source.DAILY_FREEZE, Source.SETTLEMENT, Source.TIMED_FREEZE)
 _AFTER_CURVE = (Source.CURVE, Source.CURRENT, Source.INSTANT)
 
 

@@ -19,7 +19,7 @@ SlotKey = tuple[int, int, int, int]
 
 _KEY = ("at", "meter_key", "quantity_code", "source")
 # These come once per day or month and are expected: their slot is kept even when nobody opened it before.
-_EXPECTED = (Source.DAILY_FREEZE, Source.SETTLEMENT)
+_EXPECTED = (Source.DAILY_FREEZE, Source.SETTLEMENT, Source.TIMED_FREEZE)
 
 
 def _key(arrival: Arrival) -> SlotKey:

@@ -19,12 +19,13 @@ from headend.protocols.dlt645.exchange import NO_SUCH_DATA, gather
 from headend.protocols.dlt645.haul import Haul, cause_of
 from headend.quantities import QUANTITIES
 
-__all__ = ["read_freezes"]
+__all__ = ["read_freezes", "read_timed_freezes"]
 
 DAY = timedelta(days=1)
 MAX_NTH = 0xFE
 LOCATE_TRIES = 4
 ENERGY_BYTES = 4
+TIMED_DEPTH = 12
 
 # kk of 0506kknn by DI2 of the register's own identifier 00ZZrr00; combined reactive energies are signed.
 _KK = {"01": "01", "02": "02", "03": "03", "04": "04", "05": "05", "06": "06", "07": "07", "08": "08"}
@@ -44,6 +45,8 @@ class _Pass:
     tz: tzinfo
     now: datetime
     depth: int
+    prefix: str = "0506"
+    source: Source = Source.DAILY_FREEZE
     haul: Haul = field(default_factory=Haul)
     seen: dict[int, datetime | None] = field(default_factory=dict)
     anchor: tuple[int, datetime] | None = None
@@ -80,6 +83,42 @@ def read_freezes(meter: Meter, job: ReadJob, *, now: datetime) -> Conversation[H
             restless = BadFrame("the freeze memory moved on twice while it was read", where=f"meter {meter.id}")
             return _cut_short(run, restless, midnights, blocks)
     raise AssertionError("the loop returns")
+
+
+def read_timed_freezes(meter: Meter, job: ReadJob, *, now: datetime) -> Conversation[Harvest]:
+    """`job.quantities` at the meter's timed freezes (`0500kknn`, 12 of them) in `job.window`, newest first.
+
+    When a meter freezes is set in it by function 16: hourly, daily or, as a rule, monthly. The time of each entry is
+    read with it, and the first one again at the end, as for daily freezes.
+    """
+    if job.window is None:
+        raise UsageError("a timed freeze job needs a window", where=f"meter {meter.id}")
+    blocks, unknown = _blocks(job.quantities)
+    for _ in range(2):
+        run = _Pass(meter, zone(meter.clock_zone), now, TIMED_DEPTH, prefix="0500", source=Source.TIMED_FREEZE)
+        run.haul.faults += [Fault(name, Cause.UNSUPPORTED, "not in the timed freeze", job.window) for name in unknown]
+        yield from _read_timed(run, job.window, blocks)
+        if not (yield from _moved(run)):
+            if not run.haul.readings and not run.haul.faults:
+                names = [name for members in blocks.values() for name, _ in members]
+                what = "no timed freeze of the meter lies in the window"
+                run.haul.faults += [Fault(name, Cause.NOT_IN_MEMORY, what, job.window) for name in names]
+            return run.haul.close()
+    raise BadFrame("the freeze memory moved on twice while it was read", where=f"meter {meter.id}")
+
+
+def _read_timed(run: _Pass, window: Window, blocks: _Blocks) -> Conversation[None]:
+    """The entries in `window`; they are older the higher they count."""
+    for nth in range(1, run.depth + 1):
+        data = yield from _item(run, "00", nth)
+        at = stamp(data, run.tz) if data else None
+        if at is None or at < window.start:
+            return
+        if run.anchor is None:
+            run.anchor = (nth, at)
+        if at < window.end:
+            for kk, members in blocks.items():
+                _take(run, kk, members, (yield from _item(run, kk, nth)), at)
 
 
 _Blocks = dict[str, list[tuple[str, int]]]
@@ -160,7 +199,7 @@ def _guess(run: _Pass, midnight: datetime) -> int | None:
 def _item(run: _Pass, kk: str, nth: int) -> Conversation[bytes]:
     """One item of entry `nth`; empty when the meter says it holds none."""
     try:
-        return (yield from gather(run.meter.address, f"0506{kk}{nth:02X}"))
+        return (yield from gather(run.meter.address, f"{run.prefix}{kk}{nth:02X}"))
     except Refused as error:
         if error.code is not None and error.code & NO_SUCH_DATA:
             return b""
@@ -194,7 +233,7 @@ def _take_value(run: _Pass, name: str, raw: bytes, midnight: datetime, *, signed
     if value is None:
         run.miss((name,), Cause.NULL_VALUE, "the meter marks it as missing (FF)", midnight)
     else:
-        run.haul.readings.append(Reading(name, value, midnight, run.now, Source.DAILY_FREEZE))
+        run.haul.readings.append(Reading(name, value, midnight, run.now, run.source))
 
 
 def _moved(run: _Pass) -> Conversation[bool]:

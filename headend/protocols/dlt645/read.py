@@ -20,7 +20,7 @@ from headend.protocols.dlt645.catalogue import Item, find
 from headend.protocols.dlt645.clock import CLOCK_QUANTITY, read_clock
 from headend.protocols.dlt645.exchange import READ_ADDRESS, exchange, gather
 from headend.protocols.dlt645.frame import ANY_ADDRESS
-from headend.protocols.dlt645.freeze import read_freezes
+from headend.protocols.dlt645.freeze import read_freezes, read_timed_freezes
 from headend.protocols.dlt645.haul import Haul, cause_of
 from headend.protocols.dlt645.profile import read_curve
 from headend.protocols.dlt645.settlement import read_settlements
@@ -41,6 +41,8 @@ def read(meter: Meter, job: ReadJob, *, now: datetime) -> Conversation[Harvest]:
         return (yield from read_curve(meter, job, now=now))
     if job.kind is ReadKind.DAILY_FREEZE:
         return (yield from read_freezes(meter, job, now=now))
+    if job.kind is ReadKind.TIMED_FREEZE:
+        return (yield from read_timed_freezes(meter, job, now=now))
     if job.kind is ReadKind.SETTLEMENT:
         return (yield from read_settlements(meter, job, now=now))
     names = (CLOCK_QUANTITY,) if job.kind is ReadKind.CLOCK else job.quantities
