@@ -104,3 +104,26 @@ def test_a_store_of_the_wrong_place_says_so_without_its_password(tmp_path: Path)
     assert status == 1
     assert "very-secret" not in text
     assert "127.0.0.1" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("reads", "M1", "--from", "2026-10-02", "--to", "2026-10-01"), "the span ends before it starts"),
+        (("events", "M1", "--from", "9999-12-31"), "in no year that meters know"),
+        (("reads", "M1", "--from", "0001-01-01"), "in no year that meters know"),
+        (("reads", "M1", "--from", "yesterday"), "'yesterday' is no time"),
+        (("status", "--days", "-5"), "is not in the range"),
+        (("bill", "close", "0001-01"), "in no year that meters know"),
+        (("bill", "list", "9999-12"), "in no year that meters know"),
+        (("demo", "--folder", "site.toml"), "is no demo's folder"),
+    ],
+)
+def test_words_that_make_no_sense_are_refused_in_one_line(tmp_path: Path, words: tuple[str, ...], what: str) -> None:
+    site = (
+        '[site]\nname = "x"\n[[line]]\nname = "a"\nendpoint = "tcp://h:1"\n[[schedule]]\nname = "c"\nread = "curve"\n'
+    )
+    (tmp_path / "site.toml").write_text(site)
+    status, text = headend(tmp_path, *words)
+    assert status != 0
+    assert what in text

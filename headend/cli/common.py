@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,10 +15,10 @@ from rich.console import Console
 from billing.model import Tariff
 from config.site import Site, load_site
 from config.tariff_files import load_tariffs
-from headend.app import meters_of
+from headend.app import meters_of, now_utc
 from headend.civil import day_start, zone
 from headend.errors import ConfigError, Problem, UsageError
-from headend.model import Meter
+from headend.model import Meter, Window
 from headend.protocols import PROTOCOLS
 from headend.store import Store, open_store, registry
 
@@ -33,6 +33,7 @@ __all__ = [
     "out",
     "site_option",
     "site_path_option",
+    "span",
     "survey_tariffs",
     "tariffs_of",
 ]
@@ -40,6 +41,9 @@ __all__ = [
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Two-digit years of meters, and room for what is computed from a day on either side.
+_YEARS = range(1970, 2100)
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
@@ -124,13 +128,26 @@ def find_meter(site: Site, store: Store, meter_id: str) -> Meter:
 def instant(text: str, site_zone: str) -> datetime:
     """A time a person typed: a date (its local midnight), or ISO 8601; without an offset it is the site's zone."""
     tz = zone(site_zone)
+    remedy = "write 2026-10-01 or 2026-10-01T08:15"
     try:
-        if len(text) == 10:
-            return day_start(date.fromisoformat(text), tz)
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is no time", remedy="write 2026-10-01 or 2026-10-01T08:15") from error
+        raise UsageError(f"{text!r} is no time", remedy=remedy) from error
+    if moment.year not in _YEARS:
+        raise UsageError(f"{text!r} is in no year that meters know", remedy=remedy)
+    if len(text) == 10:
+        return day_start(moment.date(), tz)
     return (moment if moment.tzinfo else moment.replace(tzinfo=tz)).astimezone(UTC)
+
+
+def span(site: Site, start: str | None, end: str | None, *, days: int) -> Window:
+    """The span a person typed; by default the last `days`, up to now."""
+    now = now_utc()
+    first = instant(start, site.zone) if start else now - timedelta(days=days)
+    last = instant(end, site.zone) if end else now
+    if last < first:
+        raise UsageError("the span ends before it starts", remedy="give --from an earlier time than --to")
+    return Window(first, last)
 
 
 def local(moment: datetime, site_zone: str) -> str:
@@ -144,4 +161,6 @@ def month_of(text: str) -> tuple[int, int]:
         first = date.fromisoformat(f"{text}-01")
     except ValueError as error:
         raise UsageError(f"{text!r} is no month", remedy="write it like 2026-10") from error
+    if first.year not in _YEARS:
+        raise UsageError(f"{text!r} is in no year that meters know", remedy="write it like 2026-10")
     return first.year, first.month

@@ -115,7 +115,7 @@ class _Result:
 
 def _make_folder(folder: Path) -> None:
     if folder.exists():
-        if not (folder / _MARK).exists() and any(folder.iterdir()):
+        if not folder.is_dir() or (not (folder / _MARK).exists() and any(folder.iterdir())):
             raise UsageError(f"{folder} is there and is no demo's folder", remedy="name another with --folder")
         shutil.rmtree(folder)
     try:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 
 import click
 from rich.table import Table
 
 from config.site import Site
-from headend.app import now_utc
-from headend.cli.common import find_meter, instant, local, opened, out, site_option
+from headend.cli.common import find_meter, local, opened, out, site_option, span
 from headend.model import Meter, Window
 from headend.protocols.dlt645.status import WORDS, events_of, status_flags
 from headend.quantities import UNITS_PER_ONE
@@ -49,10 +48,7 @@ def events(site: Site, meter_id: str, start: str | None, end: str | None, as_jso
     the meter itself has recorded of an event, with its times, is asked for by identifier: `headend read METER 03110001`
     (the last power loss), 03300D01 (cover opened), and others that `headend catalogue` finds.
     """
-    now = now_utc()
-    window = Window(
-        instant(start, site.zone) if start else now - timedelta(days=62), instant(end, site.zone) if end else now
-    )
+    window = span(site, start, end, days=62)
     with opened(site) as store:
         meter = find_meter(site, store, meter_id)
         found = sorted(_events(store, meter, window), key=lambda event: event.at)

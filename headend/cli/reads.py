@@ -6,15 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import click
 from rich.table import Table
 
 from config.site import Site
-from headend.app import now_utc
-from headend.cli.common import find_meter, instant, local, opened, out, site_option
+from headend.cli.common import find_meter, local, opened, out, site_option, span
 from headend.model import Meter, Window
 from headend.quantities import Kind, from_units, quantity, to_units
 from headend.store import Store, readings
@@ -47,10 +46,7 @@ def reads(site: Site, meter_id: str, name: str, start: str | None, end: str | No
       headend reads M0001 -q import_kwh --from 2026-10-01 --format csv
       headend reads M0001 -q import_kwh --snapshots --from 2026-10-01
     """
-    now = now_utc()
-    window = Window(
-        instant(start, site.zone) if start else now - timedelta(days=1), instant(end, site.zone) if end else now
-    )
+    window = span(site, start, end, days=1)
     wanted = quantity(name)
     with opened(site) as store:
         meter = find_meter(site, store, meter_id)

@@ -24,7 +24,7 @@ __all__ = ["completeness_table", "line_rows", "status"]
 
 @click.command()
 @site_option
-@click.option("--days", default=62, show_default=True, help="How far back to look.")
+@click.option("--days", type=click.IntRange(1, 3660), default=62, show_default=True, help="How far back to look.")
 @click.option("--meters", "by_meter", is_flag=True, help="One row a meter, with its last contact.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def status(site: Site, days: int, by_meter: bool, as_json: bool) -> None:
