@@ -87,7 +87,7 @@ keep_good_every = 1
     help="Where the town's files go; an earlier demo's folder is replaced.",
 )
 def demo(once: bool, folder: Path) -> None:
-    """Show the main job on a simulated town of more than sixty households.
+    """Show the main job on a simulated town of sixty households and five shops.
 
     Starts the town in a process of its own (serial servers over TCP, an RS-485 line at its true speed on a pty,
     modems that dial in), lets the head-end find two months of missing reads, fetches them from the meters' memory,

@@ -267,7 +267,7 @@ class Board:
         gap.resting.append((rest.until, open_))
 
     def _learn_anchors(self, outcome: Outcome) -> None:
-        """The newest and oldest believable value of each quantity; after a suspect one nothing earlier is believed."""
+        """The newest believable value of each quantity; after a suspect one nothing earlier is believed."""
         by_quantity: dict[str, list[Anchor]] = defaultdict(list)
         for reading in outcome.readings:
             if reading.quality is Quality.SUSPECT:
