@@ -170,7 +170,10 @@ def _outcome_node(walk: _Walk, outcome_id: int) -> Node:
         frames = readings.frames(walk.conn, outcome_id)
         detail = [f"attempt {row.attempt}" + (f" of schedule {row.schedule}" if row.schedule else "")]
         detail += [row.detail] if row.detail else []
-        detail += [] if frames else ["its frames were not kept"]
+        carrier = None if row.message_key is None else readings.message(walk.conn, row.message_key)
+        if carrier is not None:
+            detail.append(f"came in message {carrier.key} of {carrier.size} bytes, {carrier.channel}, {carrier.topic}")
+        detail += [] if frames else [f"its {'frames were' if carrier is None else 'bytes were'} not kept"]
         walk.outcomes[outcome_id] = Node(
             f"outcome {outcome_id}: {row.kind.value}, {row.status.value}, {walk.when(row.started_at)}",
             tuple(detail),

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from config.csvfile import CsvRow, identifier, moment, number
+from config.details import TABLES, one_family, with_options
 from config.problems import nearest, shown
 from config.site import Site
 from config.spans import Span, overlaps
@@ -37,7 +38,7 @@ CheckAddress = Callable[[str, str], str]
 """(protocol, address) -> the address in the protocol's own form; raises `HeadendError` or `ValueError` when invalid."""
 
 METER_COLUMNS: Final = ("meter_id", "protocol", "address", "line", "model")
-METER_OPTIONS: Final = ("clock_zone", "serial")
+METER_OPTIONS: Final = ("clock_zone", "serial", "options")
 USAGE_POINT_COLUMNS: Final = ("usage_point", "district", "meter_id", "installed_at", "multiplier")
 ACCOUNT_COLUMNS: Final = (
     "account",
@@ -100,6 +101,7 @@ def meter_rows(
     """The meters of meters.csv. `year` is where daylight saving is looked for."""
     lines = {line.name: line for line in site.lines}
     protocols = {model.protocol for model in site.models.values()}
+    protocols |= {name for name in TABLES if any(one_family(known, name) for known in protocols)}
     default_zone = _default_clock_zone(site.zone, year)
     in_file = named(rows, "meter_id")
     ids: dict[str, str] = {}
@@ -118,15 +120,18 @@ def meter_rows(
         address = _address(row, protocol, check_address, problems)
         clock_zone = _clock_zone(row, default_zone, year, problems)
         serial = _serial(row, lines.get(line or ""), problems)
+        options = _options(row, model, problems)
         if line is not None and protocol is not None and address is not None:
             place, mine = (line, protocol, address), f"meter {meter_id} in {row.file}:{row.line}"
             if (other := places.setdefault(place, mine)) != mine:
                 what = f"the address {shown(address)} on line {line} is that of {other}"
                 problems.append(Problem(row.where("address"), what, "correct the address or the line of one of them"))
-        if meter_id and protocol and address and line and model and clock_zone and serial is not None:
+        if serial is None or options is None:
+            continue
+        if meter_id and protocol and address and line and model and clock_zone:
             step_s = 0 if model.curve is None else model.curve.step_s
             names = (meter_id, protocol, address, line, model.name, clock_zone)
-            meters.append(MeterRow(*names, model.register_wrap, step_s, serial=serial))
+            meters.append(MeterRow(*names, model.register_wrap, step_s, serial=serial, options=options))
     return meters
 
 
@@ -147,8 +152,18 @@ def _serial(row: CsvRow, line: LineSettings | None, problems: list[Problem]) -> 
     return f"{baud} {bytesize}{parity}{stopbits}"
 
 
+def _options(row: CsvRow, model: MeterModel | None, problems: list[Problem]) -> str | None:
+    """The meter's own options, checked together with its model's; None with a problem."""
+    text = row.cells.get("options", "")
+    if not text or model is None:
+        return text
+    _, wrong = with_options(model, text, row.where("options"))
+    problems += wrong
+    return None if wrong else text
+
+
 def _check_protocol(row: CsvRow, protocol: str | None, model: MeterModel | None, problems: list[Problem]) -> None:
-    if protocol is not None and model is not None and protocol != model.protocol:
+    if protocol is not None and model is not None and not one_family(model.protocol, protocol):
         what = f"the meter model {model.name} speaks {model.protocol}, not {protocol}"
         problems.append(Problem(row.where("protocol"), what, f"write {model.protocol} or choose another model"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from config.details import TABLES, details_of
 from config.problems import Table, check_table, exact_decimal, nearest, read_toml, refuse
 from headend.errors import ConfigError, Problem
 from headend.model import CurveSpec, MeterModel
@@ -19,6 +21,7 @@ __all__ = ["SHIPPED_MODELS", "CurveTable", "ModelTable", "load_model", "load_mod
 SHIPPED_MODELS: Final = Path(__file__).parent / "meters"
 
 _DAY_MIN: Final = 1440
+_DETAIL_TABLES: Final = ("dlms", "modbus")
 
 Exact = Annotated[Decimal, BeforeValidator(exact_decimal)]
 
@@ -26,7 +29,7 @@ Exact = Annotated[Decimal, BeforeValidator(exact_decimal)]
 class CurveTable(Table):
     """`[curve]`: the load profile. step_min: grid step in minutes. depth_days: how far back the memory reaches."""
 
-    form: Literal["0610", "record"] = Field(examples=['"0610"'])
+    form: Literal["0610", "record", "profile", "sample"] = Field(examples=['"0610"'])
     step_min: int = Field(ge=1, le=_DAY_MIN, examples=["15"])
     depth_days: int = Field(ge=1, le=3660, examples=["62"])
     quantities: list[str] = Field(default=["import_kwh"], examples=['["import_kwh"]'])
@@ -62,7 +65,10 @@ class ModelTable(Table):
     max_power_kw: Exact = Field(gt=0, examples=['"15.84"'])
     rates: int = Field(default=4, ge=1, le=63, examples=["4"])
     daily_freeze_depth: int = Field(default=0, ge=0, le=3660, examples=["62"])
+    resolution: Exact = Field(default=Decimal("0.01"), gt=0, le=100, examples=['"0.01"'])
     curve: dict[str, Any] | None = None
+    dlms: dict[str, Any] | None = None
+    modbus: dict[str, Any] | None = None
 
 
 def load_model(path: Path, protocols: Collection[str] | None = None) -> MeterModel:
@@ -77,6 +83,15 @@ def load_model(path: Path, protocols: Collection[str] | None = None) -> MeterMod
     if protocols is not None and isinstance(protocol, str) and protocol and protocol not in protocols:
         remedy = nearest(protocol, protocols)
         problems.append(Problem(_place(path.name, "protocol"), f"unknown protocol {protocol!r}", remedy))
+    details = None
+    if isinstance(protocol, str):
+        details, wrong = details_of(protocol, raw, lambda key: _place(path.name, key))
+        problems += wrong
+        problems += [
+            Problem(_place(path.name, key), f"means nothing to {protocol}", "remove the table")
+            for key in _DETAIL_TABLES
+            if key in raw and (protocol not in TABLES or TABLES[protocol].table != key)
+        ]
     if problems or table is None:
         raise ConfigError(problems)
     return MeterModel(
@@ -87,6 +102,9 @@ def load_model(path: Path, protocols: Collection[str] | None = None) -> MeterMod
         rates=table.rates,
         curve=None if curve is None else _curve_spec(curve),
         daily_freeze_depth=table.daily_freeze_depth,
+        resolution=table.resolution,
+        details=details,
+        details_text="" if details is None else json.dumps(raw.get(TABLES[table.protocol].table, {}), default=str),
     )
 
 

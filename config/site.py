@@ -14,18 +14,27 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from config.meter_models import SHIPPED_MODELS, load_models
+from config.mqtt_lines import broker_problems, mqtt_endpoint, mqtt_reply_s, shared_topics, topics_problems
+from config.mqtt_mapping import SHIPPED_MAPPINGS, load_mappings
+from config.mqtt_tables import brokers_of
 from config.problems import check_table, nearest, place, read_toml, repeated, shown, taken_twice
 from config.schedules import schedules_of
 from config.tables import (
+    ControlSettings,
     EvidenceSettings,
     IngestSettings,
     LineTable,
+    PushTable,
     SiteTable,
+    VaultSettings,
     expand_environment,
 )
-from headend.endpoints import DEFAULT_SERIAL, Endpoint, LineSettings, parse_endpoint, parse_serial
+from headend.endpoints import DEFAULT_SERIAL, Endpoint, LineSettings, PushSettings, parse_endpoint, parse_serial
 from headend.errors import ConfigError, Problem, UsageError
 from headend.model import MeterModel
+from headend.mqtt.canonical import CANONICAL
+from headend.mqtt.dialect import Dialect
+from headend.mqtt.settings import BrokerSettings
 from headend.protocols import PROTOCOLS
 from headend.scheduler.settings import Schedule
 
@@ -33,7 +42,7 @@ __all__ = ["SHIPPED_TARIFFS", "Site", "load_site", "survey_site"]
 
 SHIPPED_TARIFFS: Final = Path(__file__).parent / "tariffs"
 
-_TABLES: Final = ("site", "line", "schedule", "evidence", "ingest")
+_TABLES: Final = ("site", "line", "schedule", "evidence", "ingest", "vault", "control", "push", "mqtt")
 _POSTGRES: Final = "postgresql+psycopg"
 
 
@@ -42,7 +51,7 @@ class Site:
     """Everything site.toml says. `store_url` may hold a password and is therefore not shown by `repr`.
 
     path: the file, absolute. zone: IANA name or offset of the site's civil time. tariff_folders: where tariffs are
-    found, the shipped folder first.
+    found, the shipped folder first. dialects: formats of MQTT messages by name, where there is a broker.
     """
 
     path: Path
@@ -55,6 +64,16 @@ class Site:
     evidence: EvidenceSettings
     ingest: IngestSettings
     tariff_folders: tuple[Path, ...]
+    vault: VaultSettings = field(default_factory=VaultSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
+    pushes: tuple[PushSettings, ...] = ()
+    brokers: tuple[BrokerSettings, ...] = ()
+    dialects: Mapping[str, Dialect] = field(default_factory=dict, repr=False)
+
+    @property
+    def master_key_file(self) -> Path | None:
+        """Where the master key is, None when it is in the environment."""
+        return self.path.parent / self.vault.master_key_file if self.vault.master_key_file else None
 
 
 def load_site(path: Path, protocols: Collection[str] = PROTOCOLS) -> Site:
@@ -98,11 +117,34 @@ def survey_site(path: Path, protocols: Collection[str] = PROTOCOLS) -> tuple[Sit
     problems += wrong
     ingest, wrong = check_table(IngestSettings, raw.get("ingest", {}), place(file, "ingest"))
     problems += wrong
+    vault, wrong = check_table(VaultSettings, raw.get("vault", {}), place(file, "vault"))
+    problems += wrong
+    control, wrong = check_table(ControlSettings, raw.get("control", {}), place(file, "control"))
+    problems += wrong
+    pushes, wrong = _pushes(raw, file)
+    problems += wrong
+    brokers, dialects, wrong = _brokers(raw, path)
+    problems += wrong
+    problems += _line_brokers(raw, file, brokers)
     # What stands in for a table with problems is only ever used to check other files.
     site = site or SiteTable(name="?")
     evidence, ingest = evidence or EvidenceSettings(), ingest or IngestSettings()
     whole = Site(
-        path, site.name, site.zone, store_url, lines, schedules, models or {}, evidence, ingest, tariff_folders
+        path,
+        site.name,
+        site.zone,
+        store_url,
+        lines,
+        schedules,
+        models or {},
+        evidence,
+        ingest,
+        tariff_folders,
+        vault or VaultSettings(),
+        control or ControlSettings(),
+        pushes,
+        brokers,
+        dialects,
     )
     return whole, problems
 
@@ -170,15 +212,72 @@ def _lines(raw: Mapping[str, Any], file: str) -> tuple[tuple[LineSettings, ...],
     tables, problems = repeated(raw, "line", file)
     lines = []
     for number, table in enumerate(tables, start=1):
-        checked, wrong = check_table(LineTable, table, place(file, f"line[{number}]"))
+        where = place(file, f"line[{number}]")
+        checked, wrong = check_table(LineTable, table, where)
         problems += wrong
         if checked is not None:
+            problems += topics_problems(checked, where)
             lines.append(_line(checked))
         elif isinstance(table, dict) and isinstance(table.get("name"), str):
             lines.append(LineSettings(table["name"], Endpoint("tcp")))  # its name only, for the meters on it
     problems += taken_twice(tables, "line", file)
     problems += _shared_endpoints(tables, file)
+    problems += shared_topics(tables, file, [_endpoint_of(table) for table in tables])
     return tuple(lines), problems
+
+
+def _line_brokers(raw: Mapping[str, Any], file: str, brokers: tuple[BrokerSettings, ...]) -> list[Problem]:
+    """Lines whose broker is nowhere, or does not let their concentrator in."""
+    tables = repeated(raw, "mqtt", file)[0] if "mqtt" in raw else []
+    named = [name for table in tables if isinstance(table, dict) and isinstance(name := table.get("name"), str)]
+    problems = []
+    for number, table in enumerate(repeated(raw, "line", file)[0], start=1):
+        endpoint = _endpoint_of(table)
+        if endpoint is not None:
+            problems += broker_problems(endpoint, brokers, named, place(file, f"line[{number}]"))
+    return problems
+
+
+def _pushes(raw: Mapping[str, Any], file: str) -> tuple[tuple[PushSettings, ...], list[Problem]]:
+    """The ports pushes come to. One port has one door, and no line listens on it."""
+    tables, problems = repeated(raw, "push", file)
+    listening = {str(end) for table in repeated(raw, "line", file)[0] if (end := _endpoint_of(table)) is not None}
+    doors = []
+    taken: dict[tuple[str, str], int] = {}
+    for number, table in enumerate(tables, start=1):
+        where = place(file, f"push[{number}]")
+        checked, wrong = check_table(PushTable, table, where)
+        problems += wrong
+        if checked is None:
+            continue
+        listens_on = str(checked.endpoint)
+        other = taken.setdefault((checked.transport, listens_on), number)
+        if other != number:
+            problems.append(Problem(where("endpoint"), f"push[{other}] listens on {listens_on} already", "remove one"))
+        elif checked.transport == "tcp" and listens_on in listening:
+            what = f"a line listens on {listens_on} already"
+            problems.append(Problem(where("endpoint"), what, "give it another port"))
+        host, port = checked.endpoint.host, checked.endpoint.port
+        settings = (checked.name, checked.transport, host, port, checked.idle_s, checked.connections)
+        doors.append(PushSettings(*settings))
+    problems += taken_twice(tables, "push", file)
+    return tuple(doors), problems
+
+
+def _brokers(
+    raw: Mapping[str, Any], path: Path
+) -> tuple[tuple[BrokerSettings, ...], dict[str, Dialect], list[Problem]]:
+    """The brokers, and the formats there are; mappings are looked at only where there is a broker."""
+    if "mqtt" not in raw:
+        return (), {}, []
+    folders, problems = _folders(raw, "mqtt_mappings", "mqtt_mappings", SHIPPED_MAPPINGS, path)
+    dialects: dict[str, Dialect] = {CANONICAL.name: CANONICAL}
+    try:
+        dialects.update(load_mappings(folders))
+    except ConfigError as error:
+        problems += error.problems
+    brokers, wrong = brokers_of(raw, path.name, path.parent, dialects)
+    return brokers, dialects, problems + wrong
 
 
 def _line(table: LineTable) -> LineSettings:
@@ -186,12 +285,14 @@ def _line(table: LineTable) -> LineSettings:
     if endpoint.kind == "serial":
         baud, bytesize, parity, stopbits = parse_serial(table.serial or DEFAULT_SERIAL)
         endpoint = replace(endpoint, baud=baud, bytesize=bytesize, parity=parity, stopbits=stopbits)
+    if endpoint.kind == "mqtt":
+        endpoint = mqtt_endpoint(table)
     return LineSettings(
         name=table.name,
         endpoint=endpoint,
         registration=table.registration,
         heartbeat=table.heartbeat,
-        reply_s=table.reply_s,
+        reply_s=mqtt_reply_s(table) if endpoint.kind == "mqtt" else table.reply_s,
         gap_s=table.gap_s,
         quiet_s=table.quiet_s,
         connect_s=table.connect_s,
@@ -209,8 +310,8 @@ def _shared_endpoints(tables: list[Any], file: str) -> list[Problem]:
     seen: dict[str, list[tuple[int, str]]] = {}
     for number, table in enumerate(tables, start=1):
         endpoint = _endpoint_of(table)
-        if endpoint is None:
-            continue
+        if endpoint is None or (endpoint.kind == "mqtt" and not endpoint.concentrator):
+            continue  # DTUs share a broker, and are told apart by their topics
         registration = table.get("registration", "")
         registration = registration if isinstance(registration, str) else ""
         for other, other_registration in seen.setdefault(str(endpoint), []):

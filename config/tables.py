@@ -17,11 +17,14 @@ from headend.quantities import QUANTITIES
 
 __all__ = [
     "READS_BY_PERIOD",
+    "ControlSettings",
     "EvidenceSettings",
     "IngestSettings",
     "LineTable",
+    "PushTable",
     "ScheduleTable",
     "SiteTable",
+    "VaultSettings",
     "expand_environment",
 ]
 
@@ -30,6 +33,8 @@ READS_BY_PERIOD: Final = ("registers", "clock", "settlement", "timed_freeze")
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEX_PREFIX: Final = "hex:"
+_TOPIC_BYTES: Final = 1024
+_JSON_CODEC: Final = re.compile(r"json:[^.\s]+(\.[^.\s]+)*")
 
 
 def expand_environment(text: str) -> str:
@@ -92,6 +97,25 @@ def _modem_bytes(value: object) -> bytes:
         refuse(f"{shown(value)} is not hexadecimal", 'write pairs of digits, like "hex:68 AA"')
 
 
+def _topic(text: str) -> str:
+    if not text or len(text.encode()) > _TOPIC_BYTES or not text.isprintable() or set("+#") & set(text):
+        refuse(f"{shown(text)} is no topic of a DTU", "write one whole topic, without + and #")
+    return text
+
+
+def _codec(text: str) -> str:
+    if text not in ("hex", "raw") and not _JSON_CODEC.fullmatch(text):
+        refuse(f"{shown(text)} is no codec", 'write "hex", "raw", or "json:FIELD" with the name of the field')
+    return text
+
+
+def _template(text: str) -> str:
+    if text.count("{hex}") != 1:
+        refuse("the template does not have {hex} once", 'write it like \'{"d":"{hex}","o":2}\'')
+    return text
+
+
+Topic = Annotated[str, AfterValidator(_topic)]
 Name = Annotated[str, AfterValidator(_name)]
 Zone = Annotated[str, AfterValidator(_zone)]
 ModemBytes = Annotated[bytes, BeforeValidator(_modem_bytes)]
@@ -106,6 +130,7 @@ class SiteTable(Table):
     store: str = Field(default="sqlite:///headend.db", examples=['"sqlite:///headend.db"'], repr=False)
     tariffs: str | None = Field(default=None, examples=['"tariffs"'])
     meter_models: str | None = Field(default=None, examples=['"meters"'])
+    mqtt_mappings: str | None = Field(default=None, examples=['"mqtt_mappings"'])
 
 
 class LineTable(Table):
@@ -125,6 +150,11 @@ class LineTable(Table):
     reopen_after: int = Field(default=5, ge=0, le=1_000_000, examples=["5"])
     dead_share: float = Field(default=0.05, ge=0.001, le=1, examples=["0.05"])
     wire_baud: int = Field(default=0, examples=["2400"])
+    up: Topic = Field(default="", examples=['"/iotinfo/860000000000001"'])
+    down: Topic = Field(default="", examples=['"/iotmonitor/860000000000001"'])
+    codec: Annotated[str, AfterValidator(_codec)] = Field(default="hex", examples=['"hex"'])
+    template: Annotated[str, AfterValidator(_template)] = Field(default="", examples=['\'{"d":"{hex}","o":2}\''])
+    qos: Literal[0, 1] = Field(default=1, examples=["1"])
 
     @field_validator("wire_baud")
     @classmethod
@@ -135,6 +165,14 @@ class LineTable(Table):
         if baud not in BAUDS:
             refuse(f"{shown(str(baud))} is no speed a line runs at", f"use one of {', '.join(map(str, BAUDS))}")
         return baud
+
+    @field_validator("up", "down", "codec", "template", "qos")
+    @classmethod
+    def _of_a_dtu(cls, value: str | int, info: ValidationInfo) -> str | int:
+        endpoint = info.data.get("endpoint")
+        if endpoint is not None and (endpoint.kind != "mqtt" or endpoint.concentrator):
+            refuse(f"{info.field_name} is for DTUs, which end at mqtt://BROKER", "remove the key")
+        return value
 
     @field_validator("serial")
     @classmethod
@@ -203,6 +241,51 @@ class IngestSettings(Table):
 
     max_pending: int = Field(default=1000, ge=1, le=1_000_000, examples=["1000"])
     max_batch: int = Field(default=200, ge=1, le=100_000, examples=["200"])
+
+
+class PushTable(Table):
+    """One `[[push]]`: a port on which meters send on their own."""
+
+    name: Name = Field(examples=['"wan"'])
+    endpoint: Annotated[Endpoint, BeforeValidator(_endpoint)] = Field(examples=['"listen://:4059"'])
+    transport: Literal["tcp", "udp"] = Field(default="tcp", examples=['"udp"'])
+    idle_s: Seconds = Field(default=900.0, gt=0, le=86_400, examples=["900"])
+    connections: int = Field(default=10_000, ge=1, le=1_000_000, examples=["10000"])
+
+    @field_validator("endpoint")
+    @classmethod
+    def _listens(cls, endpoint: Endpoint) -> Endpoint:
+        if endpoint.kind != "listen":
+            refuse("pushes come to a listening port", 'write endpoint = "listen://:4059"; transport says tcp or udp')
+        return endpoint
+
+
+class VaultSettings(Table):
+    """`[vault]`: where the master key of the secrets is: a file if one is named, else an environment variable."""
+
+    master_key_env: str = Field(default="HEADEND_MASTER_KEY", examples=['"HEADEND_MASTER_KEY"'])
+    master_key_file: str = Field(default="", examples=['"master.key"'])
+
+    @field_validator("master_key_env")
+    @classmethod
+    def _variable(cls, name: str) -> str:
+        if not _VARIABLE_NAME.fullmatch(name):
+            refuse(f"{shown(name)} names no environment variable", "write a name of letters, digits and _")
+        return name
+
+    @field_validator("master_key_file")
+    @classmethod
+    def _file(cls, name: str) -> str:
+        if "\0" in name:
+            refuse("this is no name of a file", 'write master_key_file = "master.key"')
+        return name
+
+
+class ControlSettings(Table):
+    """`[control]`: whether meters may be told to do something, and how many may be disconnected in 24 hours."""
+
+    enabled: bool = Field(default=False, examples=["true"])
+    disconnects_per_day: int = Field(default=10, ge=0, le=1_000_000, examples=["10"])
 
 
 def _each_once(names: list[str], what: str) -> list[str]:

@@ -10,25 +10,38 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
+from config.details import with_options
 from config.site import Site
 from headend.civil import from_epoch_s
+from headend.control import Order, Rules, obey
 from headend.conversation import Conversation
 from headend.endpoints import LineSettings
 from headend.errors import ConfigError, HeadendError, Problem, UsageError
+from headend.estimate import estimates
 from headend.ingest import EvidencePolicy, Ingest
 from headend.line import Line, Link, Listener
-from headend.model import Meter, Outcome, ReadJob, SlotState, Source
+from headend.masterkey import load_master_key
+from headend.model import Meter, Outcome, ReadJob, SlotState, Source, Window
+from headend.mqtt.link import end_of
+from headend.mqtt.place import PROTOCOL
+from headend.mqtt.service import Service
+from headend.mqtt.settings import BrokerSettings
 from headend.protocols import PROTOCOLS
+from headend.protocols.hes_mqtt import Behind
+from headend.push import Placer, PushDoor
 from headend.quantities import from_units
 from headend.scheduler.board import Board, Expected
 from headend.scheduler.clock import Ticker
 from headend.scheduler.plan import DAY_S, Missing
 from headend.scheduler.worker import Worker
 from headend.store import Store, ledger, open_store, readings, registry
+from headend.store.unplaced import UnplacedRow, put_unplaced
 from headend.validation.plausible import Anchor
+from headend.vault import Vault
 
-__all__ = ["Daemon", "calm_collector", "meters_of", "now_utc"]
+__all__ = ["Daemon", "calm_collector", "meters_of", "now_utc", "open_vault", "rules_of"]
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +66,7 @@ def now_utc() -> datetime:
 def meters_of(site: Site, rows: Iterable[registry.MeterRow]) -> list[Meter]:
     """The registered meters with their models; all that don't fit the site are told at once."""
     lines = {line.name for line in site.lines}
+    ends = {line.name: line for line in site.lines}
     serial_lines = {line.name for line in site.lines if line.endpoint.kind == "serial"}
     problems: list[Problem] = []
     meters: list[Meter] = []
@@ -70,14 +84,46 @@ def meters_of(site: Site, rows: Iterable[registry.MeterRow]) -> list[Meter]:
                 Problem(where, f"unknown meter model {row.model!r}", "put its file into the site's model folder")
             )
         else:
-            zone, serial = row.clock_zone, row.serial
-            meters.append(Meter(row.key, row.id, row.address, row.protocol, row.line, model, zone, serial))
+            details, wrong = with_options(model, row.options, f"{where}: options")
+            problems += wrong
+            if row.line in ends:
+                wrong_end, behind = _behind(row, ends[row.line])
+                problems += [Problem(where, *words) for words in wrong_end]
+                details = behind if behind is not None else details
+            place = (row.key, row.id, row.address, row.protocol, row.line)
+            meters.append(Meter(*place, model, row.clock_zone, row.serial, details))
         if row.serial and row.line in lines - serial_lines:
             what = f"has the serial format {row.serial!r}, but its line {row.line!r} is no serial port"
             problems.append(Problem(where, what, "import it again without, or make the line serial:/dev/..."))
     if problems:
         raise ConfigError(problems)
     return meters
+
+
+def _behind(row: registry.MeterRow, line: LineSettings) -> tuple[list[tuple[str, str]], Behind | None]:
+    """Where a meter behind a concentrator is; and what is wrong if it and its line do not belong together."""
+    concentrator = line.endpoint.concentrator
+    if (row.protocol == PROTOCOL) == bool(concentrator):
+        return [], Behind(concentrator, line.reply_s) if concentrator else None
+    if concentrator:
+        what = f"speaks {row.protocol}, but its line {row.line!r} is a concentrator, which speaks {PROTOCOL}"
+        return [(what, "import it again with a model behind concentrators, or with another line")], None
+    what = f"speaks {PROTOCOL}, but its line {row.line!r} ends at {line.endpoint}"
+    return [(what, "let the line end at mqtt://BROKER/CONCENTRATOR")], None
+
+
+def open_vault(site: Site, store: Store) -> Vault:
+    """The secrets and counters of the site's meters. `ConfigError` for a master key that can't be used; that there is
+    none is told where a secret is wanted."""
+    file = site.master_key_file
+    named = f"environment variable {site.vault.master_key_env}"
+    master = load_master_key(site.vault.master_key_env, file)
+    return Vault(store, master, named=named if file is None else f"file {file}")
+
+
+def rules_of(site: Site) -> Rules:
+    """What the site allows of control."""
+    return Rules(site.control.enabled, site.control.disconnects_per_day)
 
 
 class Daemon:
@@ -89,7 +135,6 @@ class Daemon:
         self.clock = clock
         with self.store.read() as conn:
             self.meters = meters_of(site, registry.meters(conn))
-        self.lines = {settings.name: Line(settings, clock=clock) for settings in site.lines}
         self.board = Board(self.meters, site.schedules, {line.name: line.dead_share for line in site.lines})
         self.ingest = Ingest(
             self.store,
@@ -97,10 +142,33 @@ class Daemon:
             max_pending=site.ingest.max_pending,
             max_batch=site.ingest.max_batch,
         )
-        self.workers = {name: Worker(line, self.board, self.ingest, clock=clock) for name, line in self.lines.items()}
+        self.vault = open_vault(site, self.store)
+        self.brokers = {settings.name: self._broker(settings) for settings in site.brokers}
+        self.lines: dict[str, Line] = {settings.name: self._line(settings) for settings in site.lines}
+        self.workers = {
+            name: Worker(line, self.board, self.ingest, clock=clock, access_of=self.vault.ready)
+            for name, line in self.lines.items()
+        }
         self.listeners = self._listeners()
+        placer = Placer(self.meters, self.vault.access)
+        self.doors = [PushDoor(one, placer, self.ingest, self._keep, clock=clock) for one in site.pushes]
         self._ticker = Ticker(self.tick, _TICK_S)
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _broker(self, settings: BrokerSettings) -> Service:
+        dialects = [self.site.dialects[name] for name in settings.dialects]
+        ends = {line.name: line.endpoint for line in self.site.lines if line.endpoint.concentrator}
+        meters = [m for m in self.meters if m.line not in ends or ends[m.line].broker == settings.name]
+        return Service(settings, dialects, meters, self.ingest, self.store, clock=self.clock)
+
+    def _line(self, settings: LineSettings) -> Line:
+        """A line; one that ends at a broker gets its links from there."""
+        if settings.endpoint.kind != "mqtt":
+            return Line(settings, clock=self.clock)
+        end = end_of(settings, self.brokers[settings.endpoint.broker], clock=self.clock)
+        line = Line(settings, clock=self.clock, opener=end.open)
+        end.on_up = lambda: line.on_up()
+        return line
 
     def _listeners(self) -> list[Listener]:
         groups: dict[tuple[str, int], list[Line]] = defaultdict(list)
@@ -135,9 +203,16 @@ class Daemon:
     async def start(self) -> None:
         """Load what the store lacks, open the listening ports, start polling."""
         self.ingest.start()
+        await asyncio.to_thread(self.vault.load, self.meters)
+        for problem in await asyncio.to_thread(self.vault.problems):
+            log.error("%s", problem)
         self._load()
         for listener in self.listeners:
             await listener.start()
+        for door in self.doors:
+            await door.start()
+        for broker in self.brokers.values():
+            await broker.start()
         await self.tick()
         self._tasks = [asyncio.create_task(worker.run()) for worker in self.workers.values()]
         self._ticker.start()
@@ -166,6 +241,34 @@ class Daemon:
             await self.ingest.open_slots(_slot_sets(expected))
         for worker in self.workers.values():
             worker.wake()
+        await self._refresh_vault()
+        for job in self.board.closed_gaps():
+            await self._estimate(job)
+
+    async def _estimate(self, job: ReadJob) -> None:
+        """Fill the gap a sample ended: its energy is known, and the meter has no memory that could tell its shape."""
+        now = self.clock()
+        horizon_days = max((s.horizon_days for s in self.site.schedules if s.name == job.schedule), default=1)
+        window = Window(now - timedelta(days=horizon_days), now)
+        for name in job.quantities:
+            for made in await asyncio.to_thread(estimates, self.store, job.meter, name, window, now):
+                await self.ingest.put(made)
+
+    async def _refresh_vault(self) -> None:
+        """Write down what counters received, and notice secrets that were changed beside us."""
+        try:
+            await asyncio.to_thread(self.vault.refresh)
+        except HeadendError as error:
+            log.error("secrets and counters could not be looked at: %s", error)
+
+    async def _keep(self, channel: str, peer: str, reason: str, payload: bytes) -> None:
+        """Keep what came by itself and has no meter."""
+        row = UnplacedRow(self.clock(), channel, peer, reason, payload)
+        await asyncio.to_thread(self._put_unplaced, row)
+
+    def _put_unplaced(self, row: UnplacedRow) -> None:
+        with self.store.write() as conn:
+            put_unplaced(conn, row)
 
     async def ask(self, job: ReadJob) -> Outcome:
         """Run a job asked for by a person, ahead of everything scheduled."""
@@ -173,6 +276,17 @@ class Daemon:
         if worker is None:
             raise UsageError(f"meter {job.meter.id} is on line {job.meter.line!r}, which this site does not have")
         return await worker.ask(job)
+
+    async def obey(self, order: Order) -> dict[str, Any]:
+        """Tell a meter to do something; see `headend.control.obey`."""
+        return await obey(
+            order,
+            line=self.lines[order.meter.line],
+            access=await self.vault.ready(order.meter),
+            store=self.store,
+            rules=rules_of(self.site),
+            clock=self.clock,
+        )
 
     def lacking(self) -> dict[str, int]:
         """Slots each line still lacks."""
@@ -184,12 +298,17 @@ class Daemon:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for broker in self.brokers.values():
+            await broker.close()
+        for door in self.doors:
+            await door.close()
         for listener in self.listeners:
             with contextlib.suppress(OSError):
                 await listener.close()
         for line in self.lines.values():
             await line.close()
         await self.ingest.close()
+        await self._refresh_vault()
         self.store.close()
 
 

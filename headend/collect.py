@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
-from headend.errors import BadFrame, HeadendError, LineDown, NoAnswer, ProtocolError, Refused, Unsupported, WrongMeter
+from headend.access import NO_ACCESS, Access
+from headend.errors import (
+    BadFrame,
+    HeadendError,
+    LineDown,
+    NoAccess,
+    NoAnswer,
+    ProtocolError,
+    Refused,
+    Unsupported,
+    WrongMeter,
+)
 from headend.line import Line
-from headend.model import Cause, Fault, FrameRecord, Harvest, Outcome, Quality, Reading, ReadJob, Source, Status, Window
+from headend.model import (
+    Cause,
+    Fault,
+    FrameRecord,
+    Harvest,
+    Outcome,
+    Quality,
+    Reading,
+    ReadJob,
+    ReadKind,
+    Source,
+    Status,
+    Window,
+)
 from headend.protocols import PROTOCOLS
 from headend.quantities import Kind, quantity
 from headend.validation.plausible import Anchor, doubtful
@@ -21,6 +46,8 @@ _YOUNG = timedelta(hours=6)
 # Reads of one job on a noisy line until two agree; after that its values are left for a better moment.
 _MOST_READS = 4
 
+_Ask = Callable[[], Awaitable[Harvest]]
+
 _LASTING = frozenset({Kind.REGISTER, Kind.INTERVAL, Kind.DEMAND})
 
 _STATUS: tuple[tuple[type[HeadendError], Status, Cause], ...] = (
@@ -28,6 +55,7 @@ _STATUS: tuple[tuple[type[HeadendError], Status, Cause], ...] = (
     (BadFrame, Status.BAD_FRAME, Cause.BAD_FRAME),
     (WrongMeter, Status.WRONG_METER, Cause.WRONG_METER),
     (Refused, Status.REFUSED, Cause.REFUSED),
+    (NoAccess, Status.NO_ACCESS, Cause.NO_ACCESS),
     (Unsupported, Status.UNSUPPORTED, Cause.UNSUPPORTED),
     (LineDown, Status.LINE_DOWN, Cause.LINE_DOWN),
 )
@@ -40,22 +68,25 @@ async def run(
     clock: Callable[[], datetime],
     anchors: Mapping[str, Iterable[Anchor]] | None = None,
     confirm: bool = False,
+    access: Access = NO_ACCESS,
 ) -> Outcome:
     """Run `job` on `line`; never raises for what a meter or a line does.
 
     anchors: values already believed, by quantity, for plausibility. What is not plausible is asked for once more; if
     the meter says the same again, it is kept as suspect. confirm: the line has been damaging frames, so a checksum
     alone is not believed: every value must come twice the same. A job that sees damage itself is confirmed anyway.
+    Protocols whose check is a CRC or better need no such thing. access: the meter's keys and counters.
     """
     started = clock()
     if job.deadline is not None and started > job.deadline:
         return _expired(job, started)
     frames: list[FrameRecord] = []
     try:
-        harvest = await _harvest(line, job, clock, frames)
-        if confirm or damaged(frames):
-            harvest = await _confirm(line, job, clock, frames, harvest)
-        harvest = await _settle_doubt(line, job, clock, frames, harvest, anchors or {})
+        ask = partial(_harvest, line, job, clock, frames, access)
+        harvest = await ask()
+        if PROTOCOLS[job.meter.protocol].weak_check and (confirm or damaged(frames)):
+            harvest = await _confirm(ask, job, harvest)
+        harvest = await _settle_doubt(ask, job, harvest, anchors or {})
     except (ProtocolError, LineDown) as error:
         status, cause = _classify(error)
         faults = tuple(Fault(name, cause, str(error), job.window) for name in job.quantities)
@@ -66,6 +97,8 @@ async def run(
     if faults and not harvest.readings:
         status = _only_faults(faults)
     detail = "; ".join(sorted({fault.detail for fault in faults}))
+    if job.kind is ReadKind.SAMPLE and job.window is not None and not detail:
+        detail = f"begun {(started - job.window.start).total_seconds():.3f} s after its boundary"
     return _outcome(job, status, started, ended, harvest.readings, faults, frames, detail)
 
 
@@ -89,15 +122,14 @@ def _expired(job: ReadJob, now: datetime) -> Outcome:
     return _outcome(job, Status.EXPIRED, now, now, (), faults, [], detail)
 
 
-async def _harvest(line: Line, job: ReadJob, clock: Callable[[], datetime], frames: list[FrameRecord]) -> Harvest:
-    driver = PROTOCOLS[job.meter.protocol]
-    conversation = driver.read(job.meter, job, now=clock())
+async def _harvest(
+    line: Line, job: ReadJob, clock: Callable[[], datetime], frames: list[FrameRecord], access: Access
+) -> Harvest:
+    conversation = PROTOCOLS[job.meter.protocol].start(job, now=clock(), access=replace(access, now=clock))
     return await line.run(conversation, frames, serial=job.meter.serial, meter=job.meter.id)
 
 
-async def _confirm(
-    line: Line, job: ReadJob, clock: Callable[[], datetime], frames: list[FrameRecord], first: Harvest
-) -> Harvest:
+async def _confirm(ask: _Ask, job: ReadJob, first: Harvest) -> Harvest:
     """Keep what two reads agree on, asking up to `_MOST_READS` times; what stays unconfirmed did not come.
 
     Momentary values differ from read to read and bill nothing: the first one stands.
@@ -109,7 +141,7 @@ async def _confirm(
         if not open_:
             break
         try:
-            again = await _harvest(line, job, clock, frames)
+            again = await ask()
         except ProtocolError:
             continue
         for reading in again.readings:
@@ -139,23 +171,17 @@ def _unconfirmed(reading: Reading, job: ReadJob) -> Fault:
     return Fault(reading.quantity, Cause.BAD_FRAME, "no two reads of a noisy line agreed", window)
 
 
-async def _settle_doubt(
-    line: Line,
-    job: ReadJob,
-    clock: Callable[[], datetime],
-    frames: list[FrameRecord],
-    first: Harvest,
-    anchors: Mapping[str, Iterable[Anchor]],
-) -> Harvest:
+async def _settle_doubt(ask: _Ask, job: ReadJob, first: Harvest, anchors: Mapping[str, Iterable[Anchor]]) -> Harvest:
     """Read again what can't be true. A plausible second answer wins; otherwise the first is kept as suspect."""
-    doubts = doubtful(first.readings, anchors, job.meter.model)
+    sums = PROTOCOLS[job.meter.protocol].weak_check
+    doubts = doubtful(first.readings, anchors, job.meter.model, sums=sums)
     if not doubts:
         return first
     try:
-        second = await _harvest(line, job, clock, frames)
+        second = await ask()
     except (ProtocolError, LineDown):
         second = Harvest()
-    still = doubtful(second.readings, anchors, job.meter.model)
+    still = doubtful(second.readings, anchors, job.meter.model, sums=sums)
     good = {_place(r): r for i, r in enumerate(second.readings) if i not in still}
     readings: list[Reading] = []
     for index, reading in enumerate(first.readings):

@@ -2,6 +2,8 @@
 
     reply = yield Send(frame)      # write these bytes, then wait for a chunk
     more = yield MORE              # the chunk was not enough, wait for the next
+    yield SetSpeed("9600 8N1")     # from now on the serial port speaks so
+    yield Pause(0.1)               # be silent
     return value
 
 Chunks are whatever arrived: part of a frame, a frame, noise, several frames. When nothing comes in time the driver
@@ -17,7 +19,7 @@ from typing import Final, TypeVar
 
 from headend.errors import NoAnswer
 
-__all__ = ["MORE", "Conversation", "Mismatch", "More", "Send", "play"]
+__all__ = ["MORE", "Conversation", "Mismatch", "More", "Pause", "Request", "Send", "SetSpeed", "play"]
 
 T = TypeVar("T")
 
@@ -25,21 +27,44 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Send:
     """Write `data`. `reply_s` overrides the line's reply timeout; `expect_reply=False` is for broadcasts:
-    the generator is resumed with `b""` as soon as the bytes are written."""
+    the generator is resumed with `b""` as soon as the bytes are written. shown: what is recorded in their place when
+    they hold a secret."""
 
     data: bytes
     reply_s: float | None = None
     expect_reply: bool = True
+    shown: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class More:
-    """Wait for the next chunk; nothing is written."""
+    """Wait for the next chunk; nothing is written. The deadline of what was sent last goes on; once that has passed,
+    the line's reply timeout runs anew."""
 
 
 MORE: Final = More()
 
-Conversation = Generator[Send | More, bytes, T]
+
+@dataclass(frozen=True, slots=True)
+class SetSpeed:
+    """Speed and character format of the serial port from here to the end of the conversation (`9600 8N1`), set once
+    what was sent is out. The generator is resumed with `b""`. A link that is no serial port of ours has a speed of its
+    own: nothing happens there."""
+
+    serial: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Send nothing for `seconds`, counted from the last byte on the line. What arrives meanwhile is dropped. The
+    generator is resumed with `b""`."""
+
+    seconds: float
+
+
+Request = Send | More | SetSpeed | Pause
+
+Conversation = Generator[Request, bytes, T]
 
 
 class Mismatch(AssertionError):
@@ -57,6 +82,9 @@ def play(conversation: Conversation[T], transcript: Iterable[tuple[str, bytes]])
     try:
         request = next(conversation)
         while True:
+            if isinstance(request, SetSpeed | Pause):
+                request = conversation.send(b"")
+                continue
             if isinstance(request, Send):
                 if position >= len(steps) or steps[position] != (">", request.data):
                     expected = (

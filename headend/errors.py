@@ -10,6 +10,7 @@ __all__ = [
     "ConfigError",
     "HeadendError",
     "LineDown",
+    "NoAccess",
     "NoAnswer",
     "Problem",
     "ProtocolError",
@@ -86,6 +87,10 @@ class Refused(ProtocolError):
     def __init__(self, what: str, *, code: int | None = None, where: str = "", remedy: str = "") -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.code = code
+
+
+class NoAccess(ProtocolError):
+    """The meter does not let us in, or does not prove itself: a wrong password, key, counter, title or client."""
 
 
 class Unsupported(ProtocolError):

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from headend.access import memory_access
 from headend.civil import from_epoch_s, to_epoch_s
 from headend.conversation import Conversation, Send
 from headend.endpoints import LineSettings, parse_serial
-from headend.errors import HeadendError, NoAnswer
+from headend.errors import HeadendError, NoAnswer, Unsupported
 from headend.model import Meter, ReadJob, ReadKind, Window
 from headend.protocols import PROTOCOLS
 from headend.protocols.dlt645 import ideal
+from headend.protocols.modbus import ideal as modbus_ideal
 from headend.scheduler.plan import DAY_S, Track, due_slots, horizon_start, jobs, slot_of, tracks
 from headend.scheduler.settings import Schedule
 from headend.wire import BITS_8E1, bits_per_char, chars_s
@@ -27,6 +29,9 @@ from headend.wire import BITS_8E1, bits_per_char, chars_s
 __all__ = ["LineForecast", "RoundForecast", "Traffic", "forecast", "rehearse"]
 
 _ALL_JOBS = 1_000_000
+# Meters that answer at once and whole. What DLMS meters say depends on their profiles: there is no ideal one.
+_IDEALS = {"dlt645": ideal.answer, "modbus": modbus_ideal.answer}
+
 _POLLS = (ReadKind.REGISTERS, ReadKind.CLOCK)
 
 
@@ -137,6 +142,8 @@ def _needs(meter: Meter, schedules: Sequence[Schedule], now: datetime) -> _Needs
                 None
             )
 
+    if PROTOCOLS[meter.protocol].pushed:
+        return _Needs(rounds, backfill, longest, ())
     for schedule in schedules:
         if schedule.kind in _POLLS and schedule.every_s and _covers(schedule, meter):
             add((schedule, schedule.every_s), ReadJob(meter, schedule.kind, schedule.quantities))
@@ -158,8 +165,13 @@ def _covers(schedule: Schedule, meter: Meter) -> bool:
 
 
 def _of_job(job: ReadJob, now: datetime) -> Traffic:
-    conversation = PROTOCOLS[job.meter.protocol].read(job.meter, job, now=now)
-    return rehearse(conversation, partial(ideal.answer, job.meter, now=now))
+    protocol = job.meter.protocol
+    family = protocol.partition("-")[0]
+    if family not in _IDEALS:
+        raise Unsupported(f"how long the answers of a {protocol} meter are, only the meter knows")
+    conversation = PROTOCOLS[protocol].start(job, now=now, access=memory_access())
+    answer = _IDEALS[family]
+    return rehearse(conversation, partial(answer, job.meter, now=now))
 
 
 def _live(track: Track, now: datetime) -> ReadJob:
@@ -170,6 +182,8 @@ def _live(track: Track, now: datetime) -> ReadJob:
 
 
 def _kind(track: Track) -> ReadKind:
+    if track.sampled:
+        return ReadKind.SAMPLE
     return ReadKind.DAILY_FREEZE if track.schedule.kind is ReadKind.DAILY_FREEZE else ReadKind.CURVE
 
 

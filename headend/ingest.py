@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -23,36 +23,14 @@ from headend.model import Cause, Outcome, Quality, Reading, ReadKind, SlotState,
 from headend.quantities import to_units
 from headend.store import Store, schema
 from headend.store.codes import codes
-from headend.store.curves import write_curves
-from headend.store.evidence import pack_frames
+from headend.store.curves import open_from, tighten, write_curves
+from headend.store.evidence import EvidencePolicy, pack_frames
 from headend.store.ledger import SlotSet, open_slots
-from headend.store.merge import Arrival, History, Mark, add_revisions, lock_meters
+from headend.store.merge import KIND_SOURCES, Arrival, History, Mark, add_revisions, lock_meters
+from headend.store.sheets import Message, Written, write_messages
 from headend.store.snapshots import write_last_values, write_slots, write_snapshots
 
-__all__ = ["EvidencePolicy", "Ingest", "write"]
-
-
-@dataclass(frozen=True, slots=True)
-class EvidencePolicy:
-    """Whose frames are kept. Outcomes that failed, came in part or hold a suspect value always keep theirs.
-
-    keep_good_every: of the others, those whose id is a multiple of it (1: all, 0: none). always_kinds: kinds of read
-    that bills rest on, all kept.
-    """
-
-    keep_good_every: int = 16
-    always_kinds: frozenset[ReadKind] = frozenset(
-        {ReadKind.DAILY_FREEZE, ReadKind.TIMED_FREEZE, ReadKind.SETTLEMENT, ReadKind.REGISTERS}
-    )
-
-    def keeps(self, outcome: Outcome, outcome_id: int) -> bool:
-        """Whether the frames of this outcome are kept; the same answer every time."""
-        good = outcome.status is Status.OK and not outcome.faults
-        if not good or outcome.job.kind in self.always_kinds:
-            return True
-        if any(reading.quality is Quality.SUSPECT for reading in outcome.readings):
-            return True
-        return self.keep_good_every > 0 and outcome_id % self.keep_good_every == 0
+__all__ = ["EvidencePolicy", "Ingest", "database_fails", "write", "write_messages"]
 
 
 # -- one transaction's work --------------------------------------------------------------------------------------------
@@ -123,28 +101,24 @@ def _where(outcome: Outcome, reading: Reading) -> str:
     return f"meter {outcome.job.meter.id}, {reading.quantity} at {reading.at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-_SOURCES: dict[ReadKind, tuple[int, ...]] = {
-    ReadKind.CURVE: (int(Source.CURVE),),
-    ReadKind.DAILY_FREEZE: (int(Source.DAILY_FREEZE), int(Source.SETTLEMENT)),
-    ReadKind.SETTLEMENT: (int(Source.SETTLEMENT),),
-    ReadKind.TIMED_FREEZE: (int(Source.TIMED_FREEZE),),
-    ReadKind.REGISTERS: (int(Source.CURRENT), int(Source.INSTANT)),
-    ReadKind.CLOCK: (int(Source.INSTANT),),
-}
-
 _CAUSES = {
     Status.NO_ANSWER: Cause.NO_ANSWER,
     Status.BAD_FRAME: Cause.BAD_FRAME,
     Status.WRONG_METER: Cause.WRONG_METER,
     Status.REFUSED: Cause.REFUSED,
     Status.LINE_DOWN: Cause.LINE_DOWN,
+    Status.NO_ACCESS: Cause.NO_ACCESS,
     Status.UNSUPPORTED: Cause.UNSUPPORTED,
 }
 
 
 def _marks(outcome: Outcome, numbers: dict[str, int]) -> list[Mark]:
-    """What the outcome's faults say about slots still due. A job that failed as a whole speaks for its whole window."""
+    """What the outcome's faults say about slots still due. A job that failed as a whole speaks for its whole window.
+
+    A sample that did not come in time will never come.
+    """
     job = outcome.job
+    gone = job.kind is ReadKind.SAMPLE and job.over(outcome.started_at + timedelta(seconds=outcome.duration_s))
     told = [(fault.quantity, fault.cause, fault.window or job.window) for fault in outcome.faults]
     if not told and outcome.status in _CAUSES:
         told = [(name, _CAUSES[outcome.status], job.window) for name in job.quantities]
@@ -152,10 +126,11 @@ def _marks(outcome: Outcome, numbers: dict[str, int]) -> list[Mark]:
         Mark(
             meter_key=job.meter.key,
             code=numbers[name],
-            sources=_SOURCES[job.kind],
+            sources=KIND_SOURCES[job.kind],
             start=to_epoch_s(window.start),
             end=to_epoch_s(window.end),
             cause=int(cause),
+            gone=gone,
         )
         for name, cause, window in told
         # A quantity without a number was never stored nor expected: it has no slots.
@@ -203,7 +178,7 @@ def _add_evidence(conn: Connection, outcomes: Sequence[Outcome], ids: Sequence[i
 
 # -- the writer --------------------------------------------------------------------------------------------------------
 
-_Work = Outcome | tuple[SlotSet, ...]
+_Work = Outcome | Message | tuple[SlotSet, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +186,13 @@ class _Item:
     """One thing to write, and who waits for it."""
 
     work: _Work
-    waiter: asyncio.Future[int]
+    waiter: asyncio.Future[Any]
 
 
-_Result = tuple[_Item, int | Exception]
+# How many past days a new writer looks through for blocks that nobody packed tight.
+_TIDY_DAYS = 31
+
+_Result = tuple[_Item, int | Written | Exception]
 
 
 class Ingest:
@@ -243,6 +221,7 @@ class Ingest:
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = False
+        self._untidy_from = open_from() - _TIDY_DAYS
 
     def start(self) -> None:
         """Start the writer; call it within the event loop that will `put`."""
@@ -261,7 +240,13 @@ class Ingest:
         `StoreError` when this outcome can't be stored or the database fails. Cancelling the caller does not take back
         an outcome that already has its place in the queue.
         """
-        return await self._enqueue(outcome)
+        number: int = await self._enqueue(outcome)
+        return number
+
+    async def put_message(self, message: Message) -> Written:
+        """Store one message; what became of it, once it is committed. As for `put` in all else."""
+        written: Written = await self._enqueue(message)
+        return written
 
     async def open_slots(self, sets: Sequence[SlotSet]) -> None:
         """Open slots in the ledger (`headend.store.ledger.open_slots`); returns once they are committed."""
@@ -275,7 +260,7 @@ class Ingest:
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
 
-    async def _enqueue(self, work: _Work) -> int:
+    async def _enqueue(self, work: _Work) -> Any:
         self._require_open()
         await self._room.acquire()
         try:
@@ -306,6 +291,18 @@ class Ingest:
                 self._loop.call_soon_threadsafe(self._deliver, results)
             except RuntimeError:  # the loop is gone, and with it all who wait; go on until the queue is written
                 continue
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Pack a few blocks of a past day tight, between two batches; the next day's once there are none left."""
+        if self._untidy_from >= open_from():
+            return
+        try:
+            with self._store.write() as conn:
+                if not tighten(conn, self._untidy_from):
+                    self._untidy_from += 1
+        except HeadendError:  # they can be read as they are; another program may be at them
+            self._untidy_from += 1
 
     def _next_batch(self) -> tuple[list[_Item], bool]:
         """Everything that waits, at least one thing; and whether it was the last."""
@@ -331,19 +328,27 @@ class Ingest:
         results: list[_Result] = []
         for position, item in enumerate(batch):
             results += self._write([item])
-            if _database_fails(results[-1][1]):
+            if database_fails(results[-1][1]):
                 results += [(other, results[-1][1]) for other in batch[position + 1 :]]
                 break
         return results
 
-    def _transact(self, batch: list[_Item]) -> list[int]:
+    def _transact(self, batch: list[_Item]) -> list[int | Written]:
         """Write a batch in one transaction; an id for each outcome, 0 for each set of slots."""
         outcomes = [item.work for item in batch if isinstance(item.work, Outcome)]
-        sets = [wanted for item in batch if not isinstance(item.work, Outcome) for wanted in item.work]
+        messages = [item.work for item in batch if isinstance(item.work, Message)]
+        sets = [wanted for item in batch if isinstance(item.work, tuple) for wanted in item.work]
         with self._store.write() as conn:
             open_slots(conn, sets)
             ids = iter(write(conn, outcomes, self._policy, late_after_s=self._late_after_s))
-        return [next(ids) if isinstance(item.work, Outcome) else 0 for item in batch]
+            written = iter(write_messages(conn, messages, self._policy, late_after_s=self._late_after_s))
+        results: list[int | Written] = []
+        for item in batch:
+            if isinstance(item.work, Message):
+                results.append(next(written))
+            else:
+                results.append(next(ids) if isinstance(item.work, Outcome) else 0)
+        return results
 
     # In the event loop.
 
@@ -363,12 +368,17 @@ def _for_caller(error: Exception, item: _Item) -> Exception:
     """The error as the one who put the item should see it."""
     if isinstance(error, HeadendError):
         return error
-    where = f"outcome of meter {item.work.job.meter.id}" if isinstance(item.work, Outcome) else "opening of slots"
+    if isinstance(item.work, Outcome):
+        where = f"outcome of meter {item.work.job.meter.id}"
+    elif isinstance(item.work, Message):
+        where = f"message of {item.work.channel}, {item.work.topic}"
+    else:
+        where = "opening of slots"
     wrapped = StoreError(f"can't be stored: {error}", where=where)
     wrapped.__cause__ = error
     return wrapped
 
 
-def _database_fails(result: int | Exception) -> bool:
-    """Whether this failure is the database's own and would meet every other write as well."""
+def database_fails(result: object) -> bool:
+    """Whether this failure is the database's own and would meet every other write as well: worth trying again."""
     return isinstance(result, StoreError) and isinstance(result.__cause__, OperationalError | InterfaceError)

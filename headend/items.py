@@ -9,7 +9,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from headend.errors import HeadendError, LineDown, NoAnswer, ProtocolError, Refused, UsageError, WrongMeter
+from headend.access import NO_ACCESS, Access
+from headend.errors import HeadendError, LineDown, NoAccess, NoAnswer, ProtocolError, Refused, UsageError, WrongMeter
 from headend.line import Line
 from headend.model import FrameRecord, Meter, Status
 from headend.protocols import PROTOCOLS
@@ -20,15 +21,16 @@ _STATUS: tuple[tuple[type[HeadendError], Status], ...] = (
     (NoAnswer, Status.NO_ANSWER),
     (WrongMeter, Status.WRONG_METER),
     (Refused, Status.REFUSED),
+    (NoAccess, Status.NO_ACCESS),
     (LineDown, Status.LINE_DOWN),
 )
 
 
-async def run_item(line: Line, meter: Meter, identifier: str) -> dict[str, Any]:
+async def run_item(line: Line, meter: Meter, identifier: str, *, access: Access = NO_ACCESS) -> dict[str, Any]:
     """Ask `meter` on `line` for `identifier`; plain data: status, detail, duration, items, frames.
 
-    Raises `UsageError` when that is no identifier of the meter's protocol; a meter or a line that fails is told in the
-    status.
+    access: the meter's keys and counters. Raises `UsageError` when that is no identifier of the meter's protocol; a
+    meter or a line that fails is told in the status.
     """
     driver = PROTOCOLS[meter.protocol]
     if driver.read_item is None or driver.decode_item is None:
@@ -38,7 +40,9 @@ async def run_item(line: Line, meter: Meter, identifier: str) -> dict[str, Any]:
     status, detail = Status.OK, ""
     started = time.monotonic()
     try:
-        data = await line.run(driver.read_item(meter.address, identifier), frames, serial=meter.serial, meter=meter.id)
+        more = {"meter": meter, "access": access} if driver.needs_access else {}
+        conversation = driver.read_item(meter.address, identifier, **more)
+        data = await line.run(conversation, frames, serial=meter.serial, meter=meter.id)
         items = [asdict(value) for value in driver.decode_item(identifier.upper(), data)]
     except (ProtocolError, LineDown) as error:
         status, detail = _status(error), str(error)

@@ -14,19 +14,20 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from headend.app import Daemon
+from headend.control import SET_CLOCK, Order, switch_state
 from headend.doctor import Trace, frame_as_json, line_report
 from headend.errors import HeadendError, UsageError
 from headend.items import run_item
 from headend.line import Line
-from headend.model import Meter, Outcome, Priority, ReadJob, ReadKind
+from headend.model import Meter, Outcome, Priority, ReadJob, ReadKind, Window
 from headend.quantities import quantity
 
-__all__ = ["LocalApi", "ask_daemon", "follow_daemon", "outcome_as_json", "socket_path"]
+__all__ = ["LocalApi", "ask_daemon", "follow_daemon", "outcome_as_json", "socket_answers", "socket_path"]
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,10 @@ class LocalApi:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = json.loads(await reader.readline())
+            text = await reader.readline()
+            if not text:
+                return  # somebody only looked whether we are there
+            request = json.loads(text)
             try:
                 if request.get("do") == "trace":
                     await self._trace(request, reader, writer)
@@ -128,7 +132,20 @@ class LocalApi:
                 return {"outcome": outcome_as_json(await self._daemon.ask(job))}
             case "item":
                 meter = _meter(self._daemon.meters, request)
-                return {"item": await run_item(self._line(meter.line), meter, str(request.get("di", "")))}
+                access = await self._daemon.vault.ready(meter)
+                line, identifier = self._line(meter.line), str(request.get("di", ""))
+                return {"item": await run_item(line, meter, identifier, access=access)}
+            case "relay" if request.get("action") == "state":
+                meter = _meter(self._daemon.meters, request)
+                access = await self._daemon.vault.ready(meter)
+                return {"ended": await switch_state(self._line(meter.line), meter, access)}
+            case "relay" | "clock" as verb:
+                meter = _meter(self._daemon.meters, request)
+                action = SET_CLOCK if verb == "clock" else str(request.get("action", ""))
+                order = Order(meter, action, str(request.get("asked_by", "")), str(request.get("reason", "")))
+                return {"ended": await self._daemon.obey(order)}
+            case "mqtt":
+                return {"brokers": [broker.status() for broker in self._daemon.brokers.values()]}
             case "lines":
                 return {"lines": [self._line_state(name) for name in self._daemon.lines]}
             case "line":
@@ -202,7 +219,15 @@ def _meter(meters: list[Meter], request: dict[str, Any]) -> Meter:
 def _job(meters: list[Meter], request: dict[str, Any]) -> ReadJob:
     meter = _meter(meters, request)
     names = tuple(quantity(str(name)).name for name in request.get("quantities", ()))
-    return ReadJob(meter, ReadKind(request.get("kind", "registers")), names, None, Priority.ON_DEMAND, "on demand")
+    kind, window = ReadKind(request.get("kind", "registers")), None
+    if "start" in request:
+        window = Window(*(datetime.fromisoformat(str(request[key])) for key in ("start", "end")))
+    return ReadJob(meter, kind, names, window, Priority.ON_DEMAND, "on demand")
+
+
+def socket_answers(site_path: Path) -> bool:
+    """Whether a head-end of `site_path` is running here."""
+    return _someone_answers(socket_path(site_path))
 
 
 def _someone_answers(path: Path) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     "SlotState",
     "Source",
     "Status",
+    "SwitchState",
     "Window",
 ]
 
@@ -80,6 +81,7 @@ class Cause(IntEnum):
     IMPLAUSIBLE = 9  # a value came, but can't be true; kept as suspect
     UNSUPPORTED = 10
     EXPIRED = 12  # its deadline passed before its turn came
+    NO_ACCESS = 13  # the meter did not let us in, or did not prove itself: password, key, counter, client
     NOT_YET = 11  # the meter has not recorded it yet (its clock is behind, or it was just due)
 
 
@@ -93,6 +95,7 @@ class Status(StrEnum):
     WRONG_METER = "wrong meter"
     REFUSED = "refused"
     LINE_DOWN = "line down"
+    NO_ACCESS = "no access"
     UNSUPPORTED = "unsupported"
     EXPIRED = "expired"  # never sent: its deadline passed before its turn came
 
@@ -106,6 +109,9 @@ class ReadKind(StrEnum):
     TIMED_FREEZE = "timed_freeze"  # registers frozen at set times (monthly as a rule) in a window
     SETTLEMENT = "settlement"  # registers and demands frozen on the settlement days in a window
     CLOCK = "clock"
+    SAMPLE = "sample"  # current registers asked for at the boundaries of a grid, kept as a curve
+    ESTIMATE = "estimate"  # nothing asked: points that will never come, computed from those beside them
+    PUSH = "push"  # sent by the meter or a concentrator on its own
 
 
 class Priority(IntEnum):
@@ -135,7 +141,8 @@ class Window:
 class CurveSpec:
     """The load profile a meter model keeps.
 
-    form: `0610` (curves of the SGCC supplement) or `record` (DL/T 645-2007 appendix B).
+    form: `0610` (curves of the SGCC supplement), `record` (DL/T 645-2007 appendix B), `profile` (COSEM profile generic)
+    or `sample` (the meter keeps none: its registers are read at each boundary, and what is missed is gone).
     step_s: grid step in seconds. depth_days: how far back the memory reaches.
     quantities: names of what each point holds.
     """
@@ -151,7 +158,10 @@ class MeterModel:
     """What meters of one type can do: `config/meters/NAME.toml`.
 
     register_wrap: where a cumulative register returns to 0, in its unit. max_power_kw: what the wiring can carry, for
-    plausibility. rates: number of TOU registers. daily_freeze_depth: 0 if the meter has no daily freeze.
+    plausibility. rates: number of TOU registers. daily_freeze_depth: 0 if the meter has no daily freeze. resolution:
+    the smallest step of its energy registers, kWh: totals and rates differ by as much. details: what its protocol must
+    know beside, of that protocol's own type (`DlmsSettings`, `RegisterMap`); None if nothing.
+    details_text: the same as it stands in the file, as JSON.
     """
 
     name: str
@@ -161,11 +171,17 @@ class MeterModel:
     rates: int = 4
     curve: CurveSpec | None = None
     daily_freeze_depth: int = 0
+    details: object | None = None
+    details_text: str = ""
+    resolution: Decimal = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """CIM EndDevice. `key` is the store's surrogate; `id` the utility's asset number; `address` the protocol's."""
+    """CIM EndDevice. `key` is the store's surrogate; `id` the utility's asset number; `address` the protocol's.
+
+    details: the model's, with what is particular to this meter.
+    """
 
     key: int
     id: str
@@ -175,6 +191,7 @@ class Meter:
     model: MeterModel
     clock_zone: str = "Asia/Shanghai"
     serial: str = ""  # speed and character format of its own on a serial line (`1200 8E1`); "" is the line's
+    details: object | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +207,10 @@ class ReadJob:
     attempt: int = 1
     not_before: datetime | None = None
     deadline: datetime | None = None
+
+    def over(self, at: datetime) -> bool:
+        """Whether there is no time for another attempt after `at`."""
+        return self.deadline is not None and at + timedelta(seconds=1) > self.deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,3 +285,20 @@ class Interval:
     units: int | None
     quality: Quality
     parents: tuple[int, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchState:
+    """How a meter's supply switch (relay, breaker, disconnector) stands, by the meter itself.
+
+    connected: the consumer has supply through it. ready: it is open, and the consumer may close it by hand. detail:
+    what the meter says of it in its own words.
+    """
+
+    connected: bool
+    ready: bool = False
+    detail: str = ""
+
+    def __str__(self) -> str:
+        word = "connected" if self.connected else "ready to be connected by hand" if self.ready else "disconnected"
+        return f"{word} ({self.detail})" if self.detail else word

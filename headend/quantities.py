@@ -69,13 +69,14 @@ def _energy(name: str, title: str, obis_c: str, di1: str, unit: str, cim: str = 
 
 
 def _phases(name: str, title: str, obis_d: str, codes: tuple[str, ...], di1: str, unit: str) -> list[Quantity]:
+    """One momentary quantity by phase; di1 "" for what DL/T 645 does not give so."""
     return [
         Quantity(
             f"{name}_{phase}",
             f"1-0:{code}.{obis_d}.0",
             unit,
             Kind.INSTANT,
-            f"02{di1}0{number}00",
+            f"02{di1}0{number}00" if di1 else "",
             "",
             f"{title}, phase {phase.upper()}",
         )
@@ -125,6 +126,33 @@ _TABLE: tuple[Quantity, ...] = (
     Quantity("reactive_kvar", "1-0:131.7.0", "kvar", Kind.INSTANT, "02040000", "", "reactive power, signed"),
     Quantity("apparent_kva", "1-0:9.7.0", "kVA", Kind.INSTANT, "02050000", "", "apparent power"),
     Quantity("power_factor", "1-0:13.7.0", "", Kind.INSTANT, "02060000", "", "power factor, signed"),
+    Quantity("import_kw", "1-0:1.7.0", "kW", Kind.INSTANT, "", "", "active power imported"),
+    Quantity("export_kw", "1-0:2.7.0", "kW", Kind.INSTANT, "", "", "active power exported"),
+    Quantity("import_kvar", "1-0:3.7.0", "kvar", Kind.INSTANT, "", "", "reactive power imported"),
+    Quantity("export_kvar", "1-0:4.7.0", "kvar", Kind.INSTANT, "", "", "reactive power exported"),
+    *_phases("import_kw", "active power imported", "7", ("21", "41", "61"), "", "kW"),
+    *_phases("export_kw", "active power exported", "7", ("22", "42", "62"), "", "kW"),
+    *_phases("power_factor", "power factor", "7", ("33", "53", "73"), "", ""),
+    *_phases("power_kw", "active power, signed", "7", ("36", "56", "76"), "", "kW"),
+    *_phases("reactive_kvar", "reactive power, signed", "7", ("151", "171", "191"), "", "kvar"),
+    *_phases("apparent_kva", "apparent power", "7", ("29", "49", "69"), "", "kVA"),
+    *(
+        Quantity(f"voltage_v_{pair}", "", "V", Kind.INSTANT, title=f"voltage, {pair[0].upper()} to {pair[1].upper()}")
+        for pair in ("ab", "bc", "ca")
+    ),
+    *(
+        Quantity(
+            f"{name}_kwh_{phase}",
+            f"1-0:{code}.8.0",
+            "kWh",
+            Kind.REGISTER,
+            title=f"active energy {name}ed, phase {phase.upper()}",
+        )
+        for name, codes in (("import", (21, 41, 61)), ("export", (22, 42, 62)))
+        for phase, code in zip("abc", codes, strict=True)
+    ),
+    Quantity("import_kvah", "1-0:9.8.0", "kVAh", Kind.REGISTER, title="apparent energy imported"),
+    Quantity("export_kvah", "1-0:10.8.0", "kVAh", Kind.REGISTER, title="apparent energy exported"),
     Quantity("neutral_a", "1-0:91.7.0", "A", Kind.INSTANT, "02800001", "", "neutral current"),
     Quantity("frequency_hz", "1-0:14.7.0", "Hz", Kind.INSTANT, "02800002", "", "frequency"),
     Quantity("demand_kw", "1-0:1.4.0", "kW", Kind.INSTANT, "02800004", "", "running active demand"),

@@ -15,7 +15,7 @@ from simulators.clock import Now
 from simulators.dlt645_frame import Request, build, take
 from simulators.faults import Faults, Spoiled
 
-__all__ = ["BITS_PER_CHAR", "Bus", "Meter", "Station", "StationProtocol", "Wire"]
+__all__ = ["BITS_PER_CHAR", "Bus", "Hearing", "Meter", "Shared", "Station", "StationProtocol", "Wire", "no_baud"]
 
 BITS_PER_CHAR = 11  # start, 8 data, parity, stop
 _GAP_S = 0.5  # characters further apart do not belong to one frame (standard, clause 5)
@@ -32,6 +32,33 @@ class Meter(Protocol):
     parity: str
 
     def answer(self, address: bytes, control: int, data: bytes) -> bytes | None: ...
+
+
+class Hearing(Protocol):
+    """One connection as meters hear it, whatever their protocol. feed: characters that arrived just now. send:
+    characters for whoever is at the other end."""
+
+    def feed(self, chunk: bytes) -> None: ...
+
+    def send(self, data: bytes) -> None: ...
+
+
+def no_baud() -> int:
+    """The speed of a transport that has none of its own."""
+    return 0
+
+
+class Shared(Protocol):
+    """What a transport serves: makes a station for each connection. Arguments as those of `Station`."""
+
+    def station(
+        self,
+        send: Callable[[bytes], None],
+        drop: Callable[[], None],
+        baud: Callable[[], int] = no_baud,
+        *,
+        lasting: bool = False,
+    ) -> Hearing: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +96,17 @@ class Bus:
         self._by_address: dict[bytes, list[tuple[str, Meter]]] = {}
         self._index()
         self._free_at = 0.0
+
+    def station(
+        self,
+        send: Callable[[bytes], None],
+        drop: Callable[[], None],
+        baud: Callable[[], int] = no_baud,
+        *,
+        lasting: bool = False,
+    ) -> Station:
+        """A new connection to this bus."""
+        return Station(self, send, drop, baud, lasting=lasting)
 
     def _index(self) -> None:
         self._by_address = {}
@@ -180,7 +218,7 @@ class Station:
         bus: Bus,
         send: Callable[[bytes], None],
         drop: Callable[[], None],
-        baud: Callable[[], int] = lambda: 0,
+        baud: Callable[[], int] = no_baud,
         *,
         lasting: bool = False,
     ) -> None:
@@ -222,16 +260,16 @@ class Station:
 class StationProtocol(asyncio.Protocol):
     """A station on a TCP connection, whoever opened it."""
 
-    def __init__(self, bus: Bus, closed: Callable[[StationProtocol], None] | None = None) -> None:
+    def __init__(self, bus: Shared, closed: Callable[[StationProtocol], None] | None = None) -> None:
         self._bus = bus
         self._closed = closed
-        self.station: Station | None = None
+        self.station: Hearing | None = None
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self.station = Station(self._bus, self._send, transport.abort)
+        self.station = self._bus.station(self._send, transport.abort)
 
     def _send(self, data: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():

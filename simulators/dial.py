@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from simulators.bus import Bus, StationProtocol
+from simulators.bus import Shared, StationProtocol
 
 __all__ = ["DialLine", "packet"]
 
@@ -24,7 +24,7 @@ class DialLine:
 
     def __init__(
         self,
-        bus: Bus,
+        bus: Shared,
         host: str,
         port: int,
         *,

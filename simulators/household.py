@@ -298,6 +298,15 @@ class Register:
         rates = tuple(-used for used in self.household.rates_units(at_s))
         return Register(self.household, -self.household.used_units(at_s), rates)
 
+    def units(self, at_s: int) -> int:
+        """The counter itself, in units of 0.0001 kWh; it does not roll over."""
+        return self.start_units + self.household.used_units(at_s)
+
+    def units_rates(self, at_s: int) -> tuple[int, ...]:
+        """The counters of rates 1 to 4, in units of 0.0001 kWh."""
+        start = self.rate_units or self._start_split()
+        return tuple(a + b for a, b in zip(self.household.rates_units(at_s), start, strict=True))
+
     def shown(self, at_s: int) -> int:
         """Displayed total in 0.01 kWh: truncated, rolled over at 1,000,000.00."""
         return (self.start_units + self.household.used_units(at_s)) // UNITS_PER_CENT % WRAP_CENTS

@@ -12,14 +12,15 @@ from simulators.toml_table import Table
 
 __all__ = ["BAUDS", "LINE_KINDS", "PARITIES", "LinePlan", "read_fault", "read_instant", "read_line"]
 
-LINE_KINDS = ("tcp", "pty", "dial")
+LINE_KINDS = ("tcp", "pty", "dial", "mqtt")
 PARITIES = ("N", "E", "O")
 BAUDS = (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
 
 
 @dataclass(frozen=True, slots=True)
 class LinePlan:
-    """One line. host, port: where a tcp line listens or a dial line connects. baud 0: free-running."""
+    """One line. host, port: where a tcp line listens, a dial line connects, an mqtt line has its broker. baud 0:
+    free-running."""
 
     name: str
     kind: str
@@ -46,6 +47,8 @@ def read_line(table: Table) -> LinePlan:
         host, port = _host_port(table, "listen", "127.0.0.1:0", 0)
     elif kind == "dial":
         host, port = _host_port(table, "connect", None, 1)
+    elif kind == "mqtt":
+        host, port = _host_port(table, "broker", None, 1)
     accurate = table.flag("baud_accurate", False)
     baud = table.integer("baud", 2400)
     if baud not in BAUDS:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import shake_128
 
+from simulators.dlms_plan import DlmsPlan, named_dlms, read_dlms
 from simulators.dlt645_events import HAPPENINGS
 from simulators.dlt645_spec import FORMS, RELAYS, MeterSpec
 from simulators.household import KINDS, Load
@@ -21,13 +23,17 @@ _MODELS = {
     ("record", 15): "dlt645-2007-record",
     ("1997", 15): "dlt645-1997-basic",
     ("1997", 60): "dlt645-1997-basic",
+    ("dlms", 15): "dlms-generic-hdlc",
+    ("mqtt", 15): "hes-mqtt-15",
 }
-_PROTOCOLS = {"1997": "dlt645-1997"}
+_PROTOCOLS = {"1997": "dlt645-1997", "dlms": "dlms", "mqtt": "hes-mqtt"}
+_DLMS_ADDRESS = re.compile(r"\d{1,5}(/\d{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
 class MeterPlan:
-    """One meter and the account behind it. cross_kwh: yearly limit its year passes within the last closed month."""
+    """One meter and the account behind it. cross_kwh: yearly limit its year passes within the last closed month. dlms:
+    what it is if it speaks DLMS; of `spec` only address, step and form then matter."""
 
     meter_id: str
     line: str
@@ -43,6 +49,7 @@ class MeterPlan:
     tariff: str
     multiplier: int
     cross_kwh: int | None
+    dlms: DlmsPlan | None = None
 
     @property
     def protocol(self) -> str:
@@ -91,7 +98,7 @@ def read_meters(
     table.done()
     meters = []
     for n in range(first, first + count):
-        names = _names(table, patterns, n)
+        names = _names(table, patterns, n, dlms=base.dlms is not None)
         if names is None:
             break
         chance = shake_128(f"{town.seed}:{names['meter_id']}".encode()).digest(16)
@@ -109,6 +116,7 @@ def read_meters(
                 usage_point=names["usage_point"],
                 customer=names["customer"],
                 spec=replace(base.spec, address=names["address"]),
+                dlms=base.dlms and named_dlms(base.dlms, town.seed, names["meter_id"], names["address"]),
                 load=load,
                 start_units=start_units,
             )
@@ -120,7 +128,7 @@ def _between(ends: tuple[int, int], chance: bytes) -> int:
     return ends[0] + (ends[1] - ends[0]) * int.from_bytes(chance, "big") // 0xFFFFFFFF
 
 
-def _names(table: Table, patterns: Mapping[str, str], n: int) -> dict[str, str] | None:
+def _names(table: Table, patterns: Mapping[str, str], n: int, *, dlms: bool) -> dict[str, str] | None:
     names: dict[str, str] = {}
     for key, pattern in patterns.items():
         try:
@@ -128,6 +136,11 @@ def _names(table: Table, patterns: Mapping[str, str], n: int) -> dict[str, str] 
         except (KeyError, ValueError, IndexError):
             table.wrong(key, f"{pattern!r} is no pattern", "use {n} for the number, like {n:03d}, and {meter_id}")
             return None
+    if dlms:
+        if not _DLMS_ADDRESS.fullmatch(names["address"]):
+            table.wrong("address", f"{names['address']!r} is no DLMS address", "write LOGICAL or LOGICAL/PHYSICAL")
+            return None
+        return names
     if len(names["address"]) != 12 or not names["address"].isascii() or not names["address"].isdecimal():
         table.wrong("address", f"{names['address']!r} is no meter address", "make the pattern give 12 digits")
         return None
@@ -136,12 +149,14 @@ def _names(table: Table, patterns: Mapping[str, str], n: int) -> dict[str, str] 
 
 def _meter_base(table: Table, town: Common, lines: set[str], tariffs: Mapping[str, Tariff]) -> MeterPlan:
     """What all meters of a group share; names, seeds and addresses come one by one."""
-    form = table.choice("form", FORMS, "0610")
+    form = table.choice("form", (*FORMS, "dlms", "mqtt"), "0610")
     step_min = _step(table)
+    dlms = _dlms(table, town, step_min) if form == "dlms" else None
     model = table.text("model", _MODELS.get((form, step_min), "-"))
     if model == "-":
         table.wrong("step_min", f"no usual model has {form} every {step_min} min", "use step_min = 15, or name a model")
-    spec = _spec(table, town, form, step_min)
+    bare = MeterSpec("0" * 12, step_min=step_min, form=form)
+    spec = bare if form in ("dlms", "mqtt") else _spec(table, town, form, step_min)
     load = Load(
         seed=0,
         kind=table.choice("load", KINDS, "household"),
@@ -165,7 +180,13 @@ def _meter_base(table: Table, town: Common, lines: set[str], tariffs: Mapping[st
         tariff=table.choice("tariff", sorted(tariffs)),
         multiplier=table.integer("ct", 1, 1, 10_000) * table.integer("pt", 1, 1, 10_000),
         cross_kwh=cross or None,
+        dlms=dlms,
     )
+
+
+def _dlms(table: Table, town: Common, step_min: int) -> DlmsPlan:
+    memory_days = table.integer("memory_days", town.memory_days, 1, 366)
+    return read_dlms(table, step_min=step_min, memory_days=memory_days, zone_offset_s=town.offset_s)
 
 
 def _spec(table: Table, town: Common, form: str, step_min: int) -> MeterSpec:

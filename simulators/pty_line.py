@@ -13,7 +13,7 @@ import termios
 import tty
 from pathlib import Path
 
-from simulators.bus import Bus, Station
+from simulators.bus import Hearing, Shared
 
 __all__ = ["PtyLine"]
 
@@ -25,13 +25,13 @@ _SPEEDS = {
 class PtyLine:
     """`path` is the terminal's name once started; `link`, if given, a symbolic link to it with a name that lasts."""
 
-    def __init__(self, bus: Bus, link: Path | None = None) -> None:
+    def __init__(self, bus: Shared, link: Path | None = None) -> None:
         self.bus = bus
         self.link = link
         self.path = ""
         self._master = -1
         self._slave = -1
-        self._station: Station | None = None
+        self._station: Hearing | None = None
 
     async def start(self) -> None:
         """Open the terminal and set the link. OSError when the link's place is taken by a real file."""
@@ -39,7 +39,7 @@ class PtyLine:
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
         self.path = os.ttyname(self._slave)
-        self._station = Station(self.bus, self._send, self._dropped, self._baud, lasting=True)
+        self._station = self.bus.station(self._send, self._dropped, self._baud, lasting=True)
         asyncio.get_running_loop().add_reader(self._master, self._receive)
         if self.link is not None:
             self._set_link(self.link)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from simulators.bus import Bus, StationProtocol
+from simulators.bus import Shared, StationProtocol
 
 __all__ = ["TcpLine"]
 
@@ -12,7 +12,7 @@ __all__ = ["TcpLine"]
 class TcpLine:
     """Listens on host:port (0 = a free one) for `bus`; who comes after `max_clients` is turned away (0 = no limit)."""
 
-    def __init__(self, bus: Bus, host: str, port: int, max_clients: int = 0) -> None:
+    def __init__(self, bus: Shared, host: str, port: int, max_clients: int = 0) -> None:
         self.bus = bus
         self.host = host
         self.port = port

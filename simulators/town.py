@@ -15,6 +15,8 @@ from simulators import truth
 from simulators.bus import Bus, Wire
 from simulators.clock import Now
 from simulators.dial import DialLine
+from simulators.dlms_meter import DlmsMeter
+from simulators.dlms_station import DlmsLine
 from simulators.dlt645_1997 import Dlt645Meter1997
 from simulators.dlt645_meter import Dlt645Meter
 from simulators.errors import SimulatorError
@@ -22,6 +24,9 @@ from simulators.faults import Faults
 from simulators.household import WRAP_CENTS, Household, Register
 from simulators.line_file import LinePlan
 from simulators.meter_file import MeterPlan
+from simulators.mixed import MixedBus
+from simulators.mqtt_meters import ConMeter
+from simulators.mqtt_town import ConcentratorLine
 from simulators.pty_line import PtyLine
 from simulators.tcp import TcpLine
 from simulators.town_file import TownPlan, read_town
@@ -29,7 +34,7 @@ from simulators.truth_bills import Season, Tou, TrueLine, YearStep, YearStepTou,
 
 __all__ = ["Town", "load_town", "run"]
 
-Line = TcpLine | PtyLine | DialLine
+Line = TcpLine | PtyLine | DialLine | ConcentratorLine
 
 
 def load_town(path: Path, *, now: Now = time.time, links: Path | None = None) -> Town:
@@ -74,19 +79,41 @@ class Town:
                 ]
             )
 
-    def _meter(self, plan: MeterPlan) -> Dlt645Meter | Dlt645Meter1997:
+    def _meter(self, plan: MeterPlan) -> Dlt645Meter | Dlt645Meter1997 | DlmsMeter | ConMeter:
+        if plan.dlms is not None:
+            return DlmsMeter(plan.dlms.spec, self.registers[plan.meter_id], self.now)
+        if plan.spec.form == "mqtt":
+            return ConMeter(plan.spec.address, self.registers[plan.meter_id])
         kind = Dlt645Meter1997 if plan.spec.form == "1997" else Dlt645Meter
         return kind(plan.spec, self.registers[plan.meter_id], self.now)
 
-    def _bus(self, line: LinePlan) -> Bus:
-        meters = [(m.meter_id, self.meters[m.meter_id]) for m in self.plan.meters if m.line == line.name]
+    def _bus(self, line: LinePlan) -> Bus | MixedBus:
+        """The line's meters; those of DLMS hang on the same wires beside the others."""
         faults = Faults(line.faults, f"{self.plan.seed}:{line.name}")
-        return Bus(meters, self.now, wire=Wire(line.baud, line.answer_delay_s, line.parity), faults=faults)
+        wire = Wire(line.baud, line.answer_delay_s, line.parity)
+        others: list[tuple[str, Dlt645Meter | Dlt645Meter1997]] = []
+        dlms: dict[str, list[DlmsMeter]] = {}
+        for plan in self.plan.meters:
+            meter = self.meters[plan.meter_id]
+            if plan.line == line.name and isinstance(meter, DlmsMeter) and plan.dlms is not None:
+                dlms.setdefault(plan.dlms.interface, []).append(meter)
+            elif plan.line == line.name and not isinstance(meter, DlmsMeter | ConMeter):
+                others.append((plan.meter_id, meter))
+        bus = Bus(others, self.now, wire=wire, faults=faults)
+        if not dlms:
+            return bus
+        lines = [DlmsLine(meters, interface=name, wire=wire, faults=faults) for name, meters in dlms.items()]
+        return MixedBus([*([bus] if others else []), *lines])
 
     def _line(self, line: LinePlan) -> Line:
         bus = self.buses[line.name]
         if line.kind == "tcp":
             return TcpLine(bus, line.host, line.port, line.max_clients)
+        if line.kind == "mqtt":
+            hanging = [self.meters[plan.meter_id] for plan in self.plan.meters if plan.line == line.name]
+            behind = [meter for meter in hanging if isinstance(meter, ConMeter)]
+            since = {"offset_s": self.plan.offset_s, "from_s": self.installed_s}
+            return ConcentratorLine(line.name, behind, line.host, line.port, self.now, **since)
         if line.kind == "pty":
             return PtyLine(bus, self._links / line.link if line.link else None)
         return DialLine(
@@ -132,7 +159,7 @@ class Town:
         for plan in self.plan.lines:
             line = self.lines[plan.name]
             entry: dict[str, Any] = {"line": plan.name, "kind": plan.kind, "endpoint": line.endpoint()}
-            entry["meters"] = len(self.buses[plan.name].meters)
+            entry["meters"] = sum(meter.line == plan.name for meter in self.plan.meters)
             if isinstance(line, PtyLine):
                 entry["path"] = line.path
             if isinstance(line, DialLine):

@@ -160,6 +160,11 @@ def _check_whole(file: str, lines: list[LinePlan], meters: list[MeterPlan], prob
         problems.append(f"{file}: no line -> add a [[line]]")
     if not meters:
         problems.append(f"{file}: no meter -> add a [[group]] or a [[meter]]")
+    kinds = {line.name: line.kind for line in lines}
+    for meter in meters:
+        if meter.line and (meter.spec.form == "mqtt") != (kinds.get(meter.line) == "mqtt"):
+            what = f"{file}: meter {meter.meter_id}: form {meter.spec.form} on the line {meter.line}"
+            problems.append(f'{what} -> meters of form "mqtt", and no others, hang on lines of kind "mqtt"')
     unique = {
         "[[line]] name": [line.name for line in lines],
         "meter_id": [meter.meter_id for meter in meters],

@@ -19,7 +19,7 @@ __all__ = ["TRUTH_DAYS", "write"]
 
 TRUTH_DAYS = 62
 
-_METERS = ("meter_id", "protocol", "address", "line", "model", "clock_zone")
+_METERS = ("meter_id", "protocol", "address", "line", "model", "clock_zone", "options")
 _USAGE_POINTS = ("usage_point", "district", "meter_id", "installed_at", "multiplier")
 _ACCOUNTS = ("account", "usage_point", "customer", "tariff", "since", "step_used_kwh", "step_used_at")
 
@@ -32,7 +32,7 @@ def write(town: Town, folder: Path) -> None:
     _csv(
         folder / "meters.csv",
         _METERS,
-        ((m.meter_id, m.protocol, m.spec.address, m.line, m.model, m.clock_zone) for m in meters),
+        ((m.meter_id, m.protocol, m.spec.address, m.line, m.model, m.clock_zone, _options(m)) for m in meters),
     )
     _csv(
         folder / "usage_points.csv",
@@ -44,10 +44,27 @@ def write(town: Town, folder: Path) -> None:
         _ACCOUNTS,
         ((m.account, m.usage_point, m.customer, m.tariff, installed, *_step_used(town, m)) for m in meters),
     )
+    if secrets := _secrets(town):
+        (folder / "secrets.csv").touch(mode=0o600)
+        _csv(folder / "secrets.csv", ("meter_id", "name", "value"), secrets)
     with (folder / "registers.jsonl").open("w", encoding="utf-8") as file:
         for meter in meters:
             file.write(json.dumps(_registers(town, meter), separators=(",", ":")) + "\n")
     (folder / "bills.json").write_text(json.dumps(bills(town), indent=1) + "\n", encoding="utf-8")
+
+
+def _options(meter: MeterPlan) -> str:
+    return meter.dlms.options if meter.dlms is not None else ""
+
+
+def _secrets(town: Town) -> list[tuple[str, str, str]]:
+    """Passwords and keys, as a utility is given them with its meters."""
+    return [
+        (meter.meter_id, name, value.hex())
+        for meter in town.plan.meters
+        if meter.dlms is not None
+        for name, value in meter.dlms.secrets().items()
+    ]
 
 
 def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""Running other people's DL/T 645: each in the Python of its own environment, which `make peers` builds."""
+"""Running other people's protocols: each in the Python of its own environment, which `make peers` builds."""
 
 from __future__ import annotations
 

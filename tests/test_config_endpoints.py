@@ -39,7 +39,11 @@ def test_serial_default_is_that_of_dlt645_2007() -> None:
 @pytest.mark.parametrize(
     ("text", "serial", "message"),
     [
-        ("4001", "", "'4001' is no endpoint -> write tcp://host:port, serial:/dev/ttyS1 or listen://host:port"),
+        (
+            "4001",
+            "",
+            "'4001' is no endpoint -> write tcp://host:port, udp://host:port, serial:/dev/ttyS1, listen://host:port or mqtt://broker",
+        ),
         ("tcp://host", "", "endpoint 'tcp://host' names no port -> write host:port, an IPv6 address as [::1]:port"),
         ("tcp://:4001", "", "endpoint 'tcp://:4001' names no host -> write tcp://host:port"),
         ("tcp://h:0", "", "port 0 of endpoint 'tcp://h:0' does not exist -> use a port from 1 to 65535"),
@@ -84,7 +88,7 @@ def test_refusals(text: str, serial: str, message: str) -> None:
 @settings(deadline=None)
 @given(st.text(), st.text())
 def test_any_text_is_parsed_or_refused(text: str, serial: str) -> None:
-    for prefix in ("", "tcp://", "listen://", "serial:"):
+    for prefix in ("", "tcp://", "listen://", "serial:", "mqtt://"):
         try:
             endpoint = parse_endpoint(prefix + text, serial)
         except UsageError:

@@ -193,10 +193,10 @@ def test_listeners_with_registrations_of_their_own_share_a_port(tmp_path: Path) 
             ],
         ),
         (
-            'read = "curve"\nquantities = ["import_kw"]',
+            'read = "curve"\nquantities = ["import_kwhh"]',
             [
-                'schedule[1].quantities: unknown quantity "import_kw" -> '
-                "did you mean import_kwh or import_max_kw or import_kwh_t4?"
+                'schedule[1].quantities: unknown quantity "import_kwhh" -> '
+                "did you mean import_kwh or import_kw or import_kwh_c?"
             ],
         ),
         (

@@ -217,8 +217,9 @@ def test_any_text_is_loaded_or_refused(tmp_path_factory: pytest.TempPathFactory,
 
 def test_every_key_is_in_the_reference() -> None:
     text = REFERENCE.read_text(encoding="utf-8")
-    from config.tables import EvidenceSettings, IngestSettings, SiteTable
+    from config.tables import ControlSettings, EvidenceSettings, IngestSettings, SiteTable, VaultSettings
 
-    for shape in (SiteTable, LineTable, ScheduleTable, EvidenceSettings, IngestSettings):
+    own = (SiteTable, EvidenceSettings, IngestSettings, VaultSettings, ControlSettings)
+    for shape in (*own, LineTable, ScheduleTable):
         for key in shape.model_fields:
             assert f"| `{key}` |" in text, f"{shape.__name__}.{key} is not in docs/site.md"

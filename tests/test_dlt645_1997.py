@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headend.civil import zone
@@ -428,6 +428,7 @@ def test_blocks_are_named_one_by_one() -> None:
 
 
 @given(st.sampled_from(sorted(items_1997())), st.binary(max_size=80))
+@example("901F", b"\xaa")
 def test_any_bytes_under_any_identifier_are_put_into_words(di: str, data: bytes) -> None:
     found = decode_item(di, data)
     assert found

@@ -11,6 +11,7 @@ import pytest
 from config.imports import Held, read_meters, read_usage_points
 from config.site import Site, load_site
 from headend.errors import ConfigError
+from headend.protocols import PROTOCOLS
 from headend.store.registry import (
     InstallationRow,
     MeterRow,
@@ -81,25 +82,28 @@ def test_a_model_of_another_protocol(tmp_path: Path, site: Site) -> None:
     text = 'source = "x"\nprotocol = "other"\nregister_wrap = 10000\nmax_power_kw = 10\n'
     (tmp_path / "meters" / "mine.toml").write_text(text)
     (tmp_path / "site.toml").write_text((EXAMPLE / "site.toml").read_text())
-    mixed = load_site(tmp_path / "site.toml", protocols=["other", "dlt645-2007", "dlt645-1997"])
+    mixed = load_site(tmp_path / "site.toml", protocols=["other", *PROTOCOLS])
     assert meter_refusals(tmp_path, mixed, M1.replace("dlt645-2007-1ph", "mine")) == [
         "meters.csv:2: protocol: the meter model mine speaks other, not dlt645-2007 -> "
         "write other or choose another model"
     ]
 
 
+EMPTY = f"meters.csv: the file is empty -> write the header {METERS},clock_zone,serial,options and the rows"
+
+
 @pytest.mark.parametrize(
     ("data", "messages"),
     [
-        (b"", [f"meters.csv: the file is empty -> write the header {METERS},clock_zone,serial and the rows"]),
-        (b"\n,,\n", [f"meters.csv: the file is empty -> write the header {METERS},clock_zone,serial and the rows"]),
+        (b"", [EMPTY]),
+        (b"\n,,\n", [EMPTY]),
         (
             b"meter_id,protokol,address,line,line",
             [
                 'meters.csv:1: unknown column "protokol" -> did you mean protocol?',
                 "meters.csv:1: the column line stands twice -> remove one",
-                f"meters.csv:1: the column protocol is missing -> the header is {METERS},clock_zone,serial",
-                f"meters.csv:1: the column model is missing -> the header is {METERS},clock_zone,serial",
+                f"meters.csv:1: the column protocol is missing -> the header is {METERS},clock_zone,serial,options",
+                f"meters.csv:1: the column model is missing -> the header is {METERS},clock_zone,serial,options",
             ],
         ),
         (

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -20,9 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulators.bus import Bus
 from simulators.clock import SettableClock
+from simulators.dlms_meter import DlmsMeter
 from simulators.dlt645_frame import build, take
 from simulators.errors import SimulatorError
+from simulators.mqtt_meters import ConMeter
 from simulators.town import Town, load_town, run
 from simulators.truth_bills import (
     MonthStep,
@@ -157,13 +161,13 @@ def test_prices_that_are_none(text: str) -> None:
 
 def test_the_demo_town_is_what_its_head_says() -> None:
     town = demo()
-    assert len(town.accounts) == 65
-    sizes = {name: len(bus.meters) for name, bus in town.buses.items()}
-    assert sizes == {"server-1": 20, "server-2": 18, "server-3": 20, "rs485-1": 3} | {
+    assert len(town.accounts) == 80
+    sizes = Counter(meter.line for meter in town.plan.meters)
+    assert sizes == {"server-1": 20, "server-2": 18, "server-3": 20, "server-4": 8, "wan-1": 1, "rs485-1": 3} | {
         f"modem-{n}": 1 for n in range(1, 5)
-    }
+    } | {"C0001": 3, "C0002": 3}
     assert {meter.tariff for meter in town.plan.meters} == set(town.plan.tariffs)
-    assert len({meter.load.seed for meter in town.plan.meters}) == 65
+    assert len({meter.load.seed for meter in town.plan.meters}) == 80
     assert {meter.multiplier for meter in town.plan.meters} == {1, 30}
 
 
@@ -212,6 +216,7 @@ def test_truth_files(tmp_path: Path) -> None:
         "line": "server-1",
         "model": "dlt645-2007-1ph",
         "clock_zone": "+08:00",
+        "options": "",
     }
     models = {row["line"]: row["model"] for row in meters}
     assert models["server-3"] == "dlt645-2007-record"
@@ -219,7 +224,7 @@ def test_truth_files(tmp_path: Path) -> None:
     assert {row["multiplier"] for row in points} == {"1", "30"}
     assert points[0]["installed_at"] == "2024-01-01T00:00:00+08:00"
     by_account = {row["account"]: row for row in accounts}
-    assert len(by_account) == 65
+    assert len(by_account) == 80
     assert by_account["A-M3001"]["step_used_kwh"] == by_account["A-M3001"]["step_used_at"] == ""
     start = datetime(2026, 10, 1, tzinfo=ZONE)
     for account in ("A-M1001", "A-M2001"):
@@ -236,7 +241,7 @@ def test_truth_files(tmp_path: Path) -> None:
         at = datetime.fromtimestamp(first["start_s"] + 900 * k, ZONE)
         assert first["registers"][k] == town.true_register("M1001", at)
     bills = json.loads((tmp_path / "bills.json").read_text())
-    assert (bills["year"], bills["month"], len(bills["bills"])) == (2026, 10, 65)
+    assert (bills["year"], bills["month"], len(bills["bills"])) == (2026, 10, 80)
     for bill in bills["bills"]:
         for line in bill["lines"]:
             exact = (Decimal(line["quantity"]) * Decimal(line["price"])).quantize(Decimal("0.01"), ROUND_HALF_UP)
@@ -286,7 +291,9 @@ def test_a_small_town_answers_on_the_port_it_announces(tmp_path: Path) -> None:
         host, _, port = endpoint["endpoint"].removeprefix("tcp://").rpartition(":")
         assert (endpoint["line"], endpoint["kind"], endpoint["meters"]) == ("a", "tcp", 2)
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(build(town.meters["M2"].address, 0x11, bytes.fromhex("00000100")))
+        meter = town.meters["M2"]
+        assert not isinstance(meter, DlmsMeter | ConMeter)
+        writer.write(build(meter.address, 0x11, bytes.fromhex("00000100")))
         answer = await reader.read(300)
         writer.close()
         await town.stop()
@@ -415,10 +422,23 @@ def test_what_stands_twice_and_what_is_not_there(tmp_path: Path) -> None:
         load_town(write(tmp_path, late), now=SettableClock(NOW.timestamp()))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('kind = "tcp"\nlisten', 'kind = "mqtt"\nbroker'), ('line = "a"\ncount', 'line = "a"\nform = "mqtt"\ncount')],
+)
+def test_meters_of_a_concentrator_hang_on_a_concentrator_only(tmp_path: Path, old: str, new: str) -> None:
+    text = SMALL.replace("127.0.0.1:0", "127.0.0.1:1883").replace(old, new)
+    told = problems_of(tmp_path, text)
+    assert len(told) == 2
+    assert all('meters of form "mqtt", and no others, hang on lines of kind "mqtt"' in problem for problem in told)
+
+
 def test_faults_reach_their_line_and_meter(tmp_path: Path) -> None:
     text = SMALL + '\n[[fault]]\nmeter = "M2"\nkind = "dead"\nfrom = 2026-11-01T00:00:00+08:00\n'
     town = load_town(write(tmp_path, text), now=SettableClock(NOW.timestamp()))
-    faults = town.buses["a"].faults
+    bus = town.buses["a"]
+    assert isinstance(bus, Bus)
+    faults = bus.faults
     assert [bool(faults.strike(meter, NOW.timestamp())) for meter in ("M1", "M2")] == [False, True]
 
 

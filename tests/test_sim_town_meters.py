@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulators.bus import Bus
 from simulators.clock import SettableClock
 from simulators.dlt645_1997 import Dlt645Meter1997
 from simulators.dlt645_meter import Dlt645Meter
@@ -95,13 +96,16 @@ def test_every_key_reaches_its_meter(tmp_path: Path) -> None:
     assert spec.lacks == ("0400010C", "0201FF00")
     assert spec.passwords == ((2, "123456"), (4, "111111"))
     assert (spec.needs_key, spec.relay, spec.relay_delay_s, spec.frame_bytes) == (True, "stuck", 5, 100)
-    assert (town.meters["M1"].baud, town.meters["M1"].parity) == (9600, "E")
+    first, bus = town.meters["M1"], town.buses["a"]
+    assert isinstance(first, Dlt645Meter)
+    assert isinstance(bus, Bus)
+    assert (first.baud, first.parity) == (9600, "E")
     assert town.plans["M2"].spec.esam
-    assert (town.buses["a"].wire.baud, town.buses["a"].wire.parity) == (2400, "N")
+    assert (bus.wire.baud, bus.wire.parity) == (2400, "N")
     old = town.meters["O2"]
     assert isinstance(old, Dlt645Meter1997)
     assert (old.spec.block_end, old.spec.hears_99, old.spec.lacks, old.baud) == (True, True, ("C011",), 1200)
-    assert town.buses["a"].faults.rules[0].script == ("stale", "burst", "hangup", "halfopen")
+    assert bus.faults.rules[0].script == ("stale", "burst", "hangup", "halfopen")
 
 
 def test_events_befall_their_meter(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from rich.table import Table
 from billing.model import Tariff
 from config.imports import check_files
 from config.site import Site, survey_site
-from headend.cli.common import check_address, out, site_path_option, survey_tariffs
-from headend.errors import ConfigError
+from headend.app import open_vault
+from headend.cli.common import check_address, opened, out, site_path_option, survey_tariffs
+from headend.errors import ConfigError, Problem
+from headend.masterkey import load_master_key
 
 __all__ = ["check"]
 
@@ -21,11 +23,14 @@ __all__ = ["check"]
 @click.option("--meters", type=click.Path(path_type=Path), help="Also check this meters.csv.")
 @click.option("--usage-points", type=click.Path(path_type=Path), help="Also check this usage_points.csv.")
 @click.option("--accounts", type=click.Path(path_type=Path), help="Also check this accounts.csv.")
-def check(site_path: Path, meters: Path | None, usage_points: Path | None, accounts: Path | None) -> None:
-    """Check site.toml, meter models, tariffs and, if named, CSV files.
+@click.option("--secrets", is_flag=True, help="Also open the store, to see that the master key opens its secrets.")
+def check(
+    site_path: Path, meters: Path | None, usage_points: Path | None, accounts: Path | None, secrets: bool
+) -> None:
+    """Check site.toml, meter models, tariffs, the master key and, if named, CSV files.
 
-    Opens no port, no database and no connection. Everything wrong in all of them is told at once, each with its place
-    and what to do; the exit status is 1 then.
+    Opens no port, no connection and, without --secrets, no database. Everything wrong in all of them is told at once,
+    each with its place and what to do; the exit status is 1 then.
     """
     site, problems = survey_site(site_path)
     tariffs, wrong = survey_tariffs(site)
@@ -41,9 +46,25 @@ def check(site_path: Path, meters: Path | None, usage_points: Path | None, accou
         )
     except ConfigError as error:
         problems += error.problems
+    problems += _master_key_problems(site)
     if problems:
         raise ConfigError(problems)
+    if secrets:
+        with opened(site) as store:
+            problems = open_vault(site, store).problems()
+        if problems:
+            raise ConfigError(problems)
     _show(site, tariffs)
+    out.print("[green]all good[/green]; " + ("every secret opens" if secrets else "nothing was opened"))
+
+
+def _master_key_problems(site: Site) -> list[Problem]:
+    """What is wrong with the master key that is given; that none is given is no problem by itself."""
+    try:
+        load_master_key(site.vault.master_key_env, site.master_key_file)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
 
 
 def _show(site: Site, tariffs: list[Tariff]) -> None:
@@ -61,4 +82,3 @@ def _show(site: Site, tariffs: list[Tariff]) -> None:
     out.print(f"{len(site.models)} meter models, {len(tariffs)} tariffs")
     for tariff in tariffs:
         out.print(f"  {tariff.id} {tariff.version}: {tariff.title}{'' if tariff.verified else ' (not verified)'}")
-    out.print("[green]all good[/green]; nothing was opened")

@@ -18,6 +18,7 @@ from config.tariff_files import load_tariffs
 from headend.app import meters_of, now_utc
 from headend.civil import day_start, zone
 from headend.errors import ConfigError, Problem, UsageError
+from headend.line import Line
 from headend.model import Meter, Window
 from headend.protocols import PROTOCOLS
 from headend.store import Store, open_store, registry
@@ -27,6 +28,7 @@ __all__ = [
     "check_address",
     "find_meter",
     "instant",
+    "line_of",
     "local",
     "month_of",
     "opened",
@@ -123,6 +125,19 @@ def find_meter(site: Site, store: Store, meter_id: str) -> Meter:
             remedy="`headend status --meters` lists them; `headend import` adds them",
         )
     return meters_of(site, [row])[0]
+
+
+def line_of(site: Site, meter: Meter) -> Line:
+    """The meter's line, for this process to open."""
+    settings = next(line for line in site.lines if line.name == meter.line)
+    if settings.endpoint.kind == "listen":
+        raise UsageError(
+            f"meter {meter.id} dials in on line {settings.name}", remedy="start `headend run`; it holds the modems"
+        )
+    if settings.endpoint.kind == "mqtt":
+        what = f"meter {meter.id} is reached by way of broker {settings.endpoint.broker}"
+        raise UsageError(what, remedy="start `headend run`; it holds the connection")
+    return Line(settings)
 
 
 def instant(text: str, site_zone: str) -> datetime:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from billing.model import Bill
 from billing.rate import TOTAL
 from billing.run import CloseReport, bill_number, close_period
 from config.imports import import_files
+from config.secret_rows import read_secrets
 from config.site import Site, load_site
+from headend import keyring
 from headend.app import Daemon, now_utc
 from headend.civil import zone
 from headend.cli.bill import print_close
@@ -36,6 +39,7 @@ from headend.cli.run import run_loop, until_stopped
 from headend.cli.status import completeness_table, line_rows
 from headend.errors import HeadendError, UsageError
 from headend.local_api import LocalApi
+from headend.masterkey import new_master_key
 from headend.model import Status, Window
 from headend.quantities import from_units
 from headend.store import Store, readings, registry
@@ -53,7 +57,10 @@ name = "Demo town"
 zone = "Asia/Shanghai"
 store = "sqlite:///headend.db"
 
-{lines}
+[vault]
+master_key_file = "master.key"
+
+{broker}{lines}
 [[schedule]]
 name = "curve"
 read = "curve"
@@ -87,11 +94,12 @@ keep_good_every = 1
     help="Where the town's files go; an earlier demo's folder is replaced.",
 )
 def demo(once: bool, folder: Path) -> None:
-    """Show the main job on a simulated town of sixty households and five shops.
+    """Show the main job on a simulated town of seventy-four households and six shops.
 
-    Starts the town in a process of its own (serial servers over TCP, an RS-485 line at its true speed on a pty,
-    modems that dial in), lets the head-end find two months of missing reads, fetches them from the meters' memory,
-    closes last month, and compares every bill with the town's own truth. Then it polls live until Ctrl-C.
+    Starts the town in a process of its own (DL/T 645 and DLMS meters behind serial servers, an RS-485 line at its true
+    speed on a pty, modems that dial in, concentrators on an MQTT broker), lets the head-end find two months of missing
+    reads, fetches them from the meters' memory, closes last month, and compares every bill with the town's own truth.
+    Then it polls live until Ctrl-C.
 
     Afterwards the folder is a site like any other:
 
@@ -127,12 +135,23 @@ def _make_folder(folder: Path) -> None:
 
 async def _demo(folder: Path, once: bool, result: _Result) -> None:
     stop = until_stopped()
-    dial_port = _free_port()
-    town = await _start_town(folder, dial_port)
+    dial_port, broker_port = _free_port(), _free_port()
+    broker = await _start_broker(folder, broker_port)
     try:
-        site = _write_site(folder, town.lines, dial_port)
+        await _with_broker(folder, once, result, stop, dial_port, broker_port)
+    finally:
+        await _end(broker)
+
+
+async def _with_broker(
+    folder: Path, once: bool, result: _Result, stop: asyncio.Event, dial_port: int, broker_port: int
+) -> None:
+    town = await _start_town(folder, dial_port, broker_port)
+    try:
+        site = _write_site(folder, town.lines, dial_port, broker_port)
         with opened(site) as store:
             _import(site, store, folder / "truth")
+            _import_secrets(site, store, folder / "truth" / "secrets.csv")
         daemon = Daemon(site)
         api = LocalApi(daemon)
         try:
@@ -159,17 +178,30 @@ class _Town:
     drain: asyncio.Task[None]
 
     async def stop(self) -> None:
-        with suppress(ProcessLookupError):
-            self.process.terminate()
-        await self.process.wait()
+        await _end(self.process)
         await self.drain
 
 
-async def _start_town(folder: Path, dial_port: int) -> _Town:
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+    await process.wait()
+
+
+async def _start_broker(folder: Path, port: int) -> asyncio.subprocess.Process:
+    """Start the MQTT broker of the town's concentrators; they find it when it is there."""
+    if find_spec("iotcore") is None:
+        raise UsageError("the demo's MQTT broker is not installed", remedy="pip install 'headend[demo]'")
+    command = (sys.executable, "-m", "simulators.mqtt_broker", "--port", str(port), "--folder", str(folder))
+    return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+
+
+async def _start_town(folder: Path, dial_port: int, broker_port: int) -> _Town:
     """Start the simulator and wait until all its lines are up."""
     text = files("simulators").joinpath("towns", "demo.toml").read_text("utf-8")
     text = re.sub(r'^connect = "127\.0\.0\.1:\d+"', f'connect = "127.0.0.1:{dial_port}"', text, flags=re.MULTILINE)
     text = re.sub(r'^listen = "127\.0\.0\.1:\d+"', 'listen = "127.0.0.1:0"', text, flags=re.MULTILINE)
+    text = re.sub(r'^broker = "127\.0\.0\.1:\d+"', f'broker = "127.0.0.1:{broker_port}"', text, flags=re.MULTILINE)
     town_file = folder / "town.toml"
     town_file.write_text(text, "utf-8")
     out.print("starting the town of simulated meters")
@@ -212,10 +244,11 @@ def _free_port() -> int:
         return port
 
 
-def _write_site(folder: Path, lines: Sequence[Mapping[str, Any]], dial_port: int) -> Site:
+def _write_site(folder: Path, lines: Sequence[Mapping[str, Any]], dial_port: int, broker_port: int) -> Site:
     """The head-end's site.toml for the town's lines."""
     path = folder / "site.toml"
-    path.write_text(_SITE.format(lines="".join(_line_toml(line, dial_port) for line in lines)), "utf-8")
+    broker = f'[[mqtt]]\nname = "broker"\nhost = "127.0.0.1"\nport = {broker_port}\n\n'
+    path.write_text(_SITE.format(broker=broker, lines="".join(_line_toml(line, dial_port) for line in lines)), "utf-8")
     return load_site(path)
 
 
@@ -223,6 +256,8 @@ def _line_toml(line: Mapping[str, Any], dial_port: int) -> str:
     text = f'[[line]]\nname = "{line["line"]}"\n'
     if line["kind"] == "dial":
         text += f'endpoint = "listen://127.0.0.1:{dial_port}"\nregistration = "{line["registration"]}"\n'
+    elif line["kind"] == "mqtt":
+        text += f'endpoint = "mqtt://broker/{line["line"]}"\n'
     else:
         text += f'endpoint = "{line["endpoint"]}"\n'
     if line["kind"] == "pty":
@@ -242,6 +277,16 @@ def _import(site: Site, store: Store, truth: Path) -> None:
         check_address=check_address,
     )
     out.print(", ".join(f"{count.added} {name.replace('_', ' ')}" for name, count in counts.items()) + " imported")
+
+
+def _import_secrets(site: Site, store: Store, file: Path) -> None:
+    """Take in the meters' passwords and keys, sealed under a new master key."""
+    assert site.master_key_file is not None
+    master = new_master_key(site.master_key_file)
+    with store.read() as conn:
+        meters = {row.id: row for row in registry.meters(conn)}
+    counts = keyring.put_entries(store, master, read_secrets(file, meters), now_utc())
+    out.print(f"{counts.added} passwords and keys sealed under a new master key")
 
 
 async def _backfill(daemon: Daemon, stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""headend events: what became of a meter's status, from the status words the store holds."""
+"""headend events: what befell a meter, as its concentrator told it, or by the status words the store holds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from config.site import Site
@@ -17,6 +19,7 @@ from headend.model import Meter, Window
 from headend.protocols.dlt645.status import WORDS, events_of, status_flags
 from headend.quantities import UNITS_PER_ONE
 from headend.store import Store, readings
+from headend.store.events import MeterEvent, meter_events
 
 __all__ = ["events"]
 
@@ -42,7 +45,7 @@ class _Event:
 @click.option("--to", "end", default=None, help="End, not included. [default: now]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def events(site: Site, meter_id: str, start: str | None, end: str | None, as_json: bool) -> None:
-    """Show what changed in a meter's status words: relay, batteries, phases, directions.
+    """Show what changed in a meter's status words (relay, batteries, phases), and what its concentrator told.
 
     The words are read by a schedule of status_word_1 to status_word_7. A change is known to lie between two reads. What
     the meter itself has recorded of an event, with its times, is asked for by identifier: `headend read METER 03110001`
@@ -52,6 +55,8 @@ def events(site: Site, meter_id: str, start: str | None, end: str | None, as_jso
     with opened(site) as store:
         meter = find_meter(site, store, meter_id)
         found = sorted(_events(store, meter, window), key=lambda event: event.at)
+        with store.read() as conn:
+            told = meter_events(conn, meter.key, window)
     if as_json:
         rows = [
             {
@@ -64,14 +69,40 @@ def events(site: Site, meter_id: str, start: str | None, end: str | None, as_jso
                 "outcome": event.outcome,
             }
             for event in found
-        ]
+        ] + [_as_json(meter, event) for event in told]
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
     table = Table("between", "and", "flag", "中文", "change", "outcome")
     for event in found:
         between, until = local(event.after, site.zone), local(event.at, site.zone)
         table.add_row(between, until, event.name, event.name_zh, event.change, str(event.outcome))
-    out.print(table if found else "no change of status in that span")
+    if found:
+        out.print(table)
+    if told:
+        out.print(_told_table(told, site.zone))
+    if not found and not told:
+        out.print("no change of status in that span")
+
+
+def _as_json(meter: Meter, event: MeterEvent) -> dict[str, Any]:
+    return {
+        "meter": meter.id,
+        "at": event.at.isoformat(),
+        "code": event.code,
+        "phase": event.phase,
+        "data": event.data,
+        "outcome": event.outcome_id,
+    }
+
+
+def _told_table(told: list[MeterEvent], site_zone: str) -> Table:
+    """Events as concentrators tell them, with their time."""
+    table = Table("at", "event", "phase", "data", "outcome")
+    for event in told:
+        data = json.dumps(event.data, ensure_ascii=False) if event.data else ""
+        at = local(event.at, site_zone)
+        table.add_row(at, escape(event.code), event.phase, escape(data), str(event.outcome_id))
+    return table
 
 
 def _events(store: Store, meter: Meter, window: Window) -> Iterator[_Event]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from config.site import Site
 from headend.app import now_utc
 from headend.cli.common import local, opened, out, site_option
+from headend.cli.mqtt import broker_lines
 from headend.local_api import ask_daemon
 from headend.model import Cause, Window
 from headend.store import Store, ledger, readings, registry
@@ -38,8 +39,9 @@ def status(site: Site, days: int, by_meter: bool, as_json: bool) -> None:
     with opened(site) as store:
         rows = meter_rows(store, window) if by_meter else line_rows(store, window)
     live = asyncio.run(ask_daemon(site.path, {"do": "lines"}))
+    brokers = asyncio.run(ask_daemon(site.path, {"do": "mqtt"})) if live is not None and site.brokers else None
     if as_json:
-        click.echo(json.dumps({"rows": rows, "daemon": live}, indent=1, default=str))
+        click.echo(json.dumps({"rows": rows, "daemon": live, "mqtt": brokers}, indent=1, default=str))
         return
     out.print(completeness_table(rows, "meter" if by_meter else "line", site.zone))
     if live is None:
@@ -49,6 +51,8 @@ def status(site: Site, days: int, by_meter: bool, as_json: bool) -> None:
             doing = f"reading {line['in_flight']}" if line["in_flight"] else "idle"
             trouble = f"; {line['last_error']}" if line["last_error"] else ""
             out.print(f"line {line['line']}: {doing}, {line['lacking']} to come{trouble}")
+        for text in broker_lines(brokers or {}):
+            out.print(text, markup=False)
 
 
 def line_rows(store: Store, window: Window) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ generator, throws `NoAnswer` at the timeout and `LineDown` when the port closes.
 port opens with the first conversation and again after it was lost.
 """
 
-from headend.line.line import Line, Links, Tap
+from headend.line.line import Line, Links, Opener, Tap
 from headend.line.links import Link
 from headend.line.listener import Listener
 from headend.line.stats import LineStats, MeterCost
 
-__all__ = ["Line", "LineStats", "Link", "Links", "Listener", "MeterCost", "Tap"]
+__all__ = ["Line", "LineStats", "Link", "Links", "Listener", "MeterCost", "Opener", "Tap"]

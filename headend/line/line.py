@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from headend.conversation import Conversation
-from headend.endpoints import LineSettings, parse_serial
+from headend.endpoints import Endpoint, LineSettings, parse_serial
 from headend.errors import LineDown, UsageError
 from headend.line.links import Format, Link, SerialLink, open_link
 from headend.line.running import Running
@@ -18,12 +18,15 @@ from headend.line.stats import LineStats, Phase
 from headend.model import FrameRecord
 from headend.wire import BITS_8E1, bits_per_char
 
-__all__ = ["Line", "Links", "Tap"]
+__all__ = ["Line", "Links", "Opener", "Tap"]
 
 T = TypeVar("T")
 
 Tap = Callable[[str, FrameRecord], None]
 """Told of every frame as it goes over the line, with the meter it belongs to. Must return at once and never raise."""
+
+Opener = Callable[[Endpoint, float], Awaitable[Link]]
+"""Opens an endpoint within so many seconds, or raises `LineDown`."""
 
 # Opening that failed is not tried again sooner, whoever asks. Just under the shortest rest of a worker, so that the two
 # never add up.
@@ -66,7 +69,8 @@ class Line:
     """A line with one owner and one conversation at a time.
 
     `on_up` is called when a dial-in link arrives, so that waiting work starts at once. An idle line holds no task, no
-    thread and no timer. quiet_since: when the last byte went over the line, or will have gone (loop time).
+    thread and no timer. opener: what opens its endpoint, where that is neither port nor socket. quiet_since: when the
+    last byte went over the line, or will have gone (loop time).
     """
 
     __slots__ = (
@@ -75,6 +79,7 @@ class Line:
         "_link",
         "_lock",
         "_mute",
+        "_opener",
         "_refusal",
         "_running",
         "_try_at",
@@ -87,7 +92,9 @@ class Line:
         "taps",
     )
 
-    def __init__(self, settings: LineSettings, *, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self, settings: LineSettings, *, clock: Callable[[], datetime] | None = None, opener: Opener = open_link
+    ) -> None:
         self.settings = settings
         self.stats = LineStats()
         self.links: Links | None = None
@@ -95,6 +102,7 @@ class Line:
         self.taps: tuple[Tap, ...] = ()
         self.clock = clock or _now
         self.quiet_since = 0.0
+        self._opener = opener
         self._lock = asyncio.Lock()
         self._link: Link | None = None
         self._running: Running[Any] | None = None
@@ -225,7 +233,7 @@ class Line:
                     self.links = Links()
                 link = await self.links.get(settings.connect_s)
             else:
-                link = await open_link(settings.endpoint, settings.connect_s)
+                link = await self._opener(settings.endpoint, settings.connect_s)
         except LineDown as error:
             if settings.endpoint.kind != "listen":
                 self._rest(error)

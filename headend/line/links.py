@@ -1,4 +1,4 @@
-"""Open connections: bytes out, bytes in, and word of the end. TCP and serial behind one small class each."""
+"""Open connections: bytes out, bytes in, and word of the end. TCP, UDP and serial behind one small class each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import serial
 from headend.endpoints import Endpoint
 from headend.errors import LineDown
 
-__all__ = ["Format", "Link", "SerialLink", "TcpLink", "open_link"]
+__all__ = ["Format", "Link", "SerialLink", "TcpLink", "UdpLink", "open_link"]
 
 
 class Format(NamedTuple):
@@ -42,6 +42,10 @@ class Link(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def close(self) -> None: ...
+
+
+_DATAGRAM_LIMIT_BYTES = 65_507
+_PSEUDO_TERMINALS = range(136, 144)  # device numbers of /dev/pts
 
 
 def _drop(_data: bytes) -> None:
@@ -99,6 +103,67 @@ def _keep_alive(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
+class UdpLink(asyncio.DatagramProtocol):
+    """Datagrams to and from one host and port; those of others do not come through. Each is a chunk of its own.
+
+    A port that is closed over there is told by its host, if at all, with the first datagram: the link ends then.
+    """
+
+    def __init__(self) -> None:
+        self.on_data: Callable[[bytes], None] = _drop
+        self.on_lost: Callable[[str], None] = lambda _why: None
+        self._transport: asyncio.DatagramTransport | None = None
+        self._sending = False
+        self._failure = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        if data:
+            self.on_data(data)
+
+    def error_received(self, exc: Exception) -> None:
+        why = "nothing listens there" if isinstance(exc, ConnectionRefusedError) else _reason(exc)
+        if self._sending:
+            self._failure = why
+        else:
+            self._lose(why)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:  # not by us
+            self._transport = None
+            self.on_lost(str(exc) if exc else "the socket was closed")
+
+    def write(self, data: bytes) -> None:
+        if self._transport is None:
+            raise LineDown("the socket is closed")
+        if len(data) > _DATAGRAM_LIMIT_BYTES:
+            raise LineDown(f"{len(data)} bytes do not go into one datagram", remedy="lower max_pdu, or use tcp://")
+        self._sending, self._failure = True, ""
+        try:
+            self._transport.sendto(data)
+        finally:
+            self._sending = False
+        if self._failure:
+            self.close()
+            raise LineDown(f"can't send: {self._failure}", remedy="is the meter up and the port right?")
+
+    def _lose(self, why: str) -> None:
+        if self._transport is not None:
+            self.close()
+            self.on_lost(why)
+
+    def close(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+
 class SerialLink:
     """A serial port through pyserial, read by the event loop when it has bytes."""
 
@@ -110,6 +175,7 @@ class SerialLink:
         self._loop = asyncio.get_running_loop()
         self._pending = b""
         self._fd: int = port.fileno()
+        self._pseudo = os.major(os.fstat(self._fd).st_rdev) in _PSEUDO_TERMINALS
         self._open = True
         self._loop.add_reader(self._fd, self._readable)
 
@@ -133,10 +199,14 @@ class SerialLink:
     def set_format(self, form: Format) -> None:
         """Another speed or character format from now on. `LineDown` when the port can't.
 
-        Only what differs is set, as each setting goes to the driver at once.
+        Only what differs is set, as each setting goes to the driver at once. A pseudo-terminal (a program at its other
+        end plays a port) has a speed, but always 8 data bits without parity, and refuses to be told otherwise.
         """
+        own = form._replace(parity="N", bytesize=8 if form.bytesize == 7 else form.bytesize) if self._pseudo else form
         try:
-            for name, value in form._asdict().items():
+            if self._pseudo and self._port.parity != "N":
+                self._port.parity = "N"  # as it was opened; nothing else can be set before
+            for name, value in own._asdict().items():
                 attribute = "baudrate" if name == "baud" else name
                 if getattr(self._port, attribute) != value:
                     setattr(self._port, attribute, value)
@@ -187,12 +257,14 @@ class SerialLink:
 
 
 async def open_link(endpoint: Endpoint, connect_s: float) -> Link:
-    """Open a TCP or serial endpoint. Raises `LineDown` with the reason in words."""
+    """Open a TCP, UDP or serial endpoint. Raises `LineDown` with the reason in words."""
     if endpoint.kind == "tcp":
         return await _open_tcp(endpoint.host, endpoint.port, connect_s)
+    if endpoint.kind == "udp":
+        return await _open_udp(endpoint.host, endpoint.port, connect_s)
     if endpoint.kind == "serial":
         return _open_serial(endpoint)
-    raise LineDown(f"an endpoint of kind {endpoint.kind!r} is not opened from here")
+    raise LineDown(f"{endpoint} is not opened from here", remedy="`headend run` holds it: use it through the daemon")
 
 
 async def _open_tcp(host: str, port: int, connect_s: float) -> TcpLink:
@@ -209,6 +281,23 @@ async def _open_tcp(host: str, port: int, connect_s: float) -> TcpLink:
         raise LineDown(
             f"can't connect to {host}:{port}: {_reason(error)}",
             remedy="is the serial server up and the port right?",
+        ) from error
+    return link
+
+
+async def _open_udp(host: str, port: int, connect_s: float) -> UdpLink:
+    """A socket that sends to `host`; whether anybody is there shows only when nothing comes back."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(connect_s):
+            _, link = await loop.create_datagram_endpoint(UdpLink, remote_addr=(host, port))
+    except TimeoutError as error:
+        raise LineDown(
+            f"{host} was not found within {connect_s:g} s", remedy="check the name and the network"
+        ) from error
+    except OSError as error:
+        raise LineDown(
+            f"can't send to {host}:{port}: {_reason(error)}", remedy="check the address and the network"
         ) from error
     return link
 

@@ -10,11 +10,13 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from headend.conversation import Conversation, More, Send
+from headend.conversation import Conversation, More, Pause, Request, Send, SetSpeed
+from headend.endpoints import parse_serial
 from headend.errors import LineDown, NoAnswer
-from headend.line.links import Link
+from headend.line.links import Format, Link, SerialLink
 from headend.line.stats import Phase
 from headend.model import FrameRecord
+from headend.wire import bits_per_char
 
 if TYPE_CHECKING:
     from headend.line.line import Line
@@ -23,7 +25,11 @@ __all__ = ["Running"]
 
 T = TypeVar("T")
 
-_Resume = Callable[[], Send | More]
+_Resume = Callable[[], Request]
+
+# What differs in fewer bytes is a checksum; what is alike for so few within a secret is so by chance.
+_SHORTEST_SECRET_BYTES = 3
+_GAP_BYTES = 2
 
 
 class Running(Generic[T]):
@@ -42,6 +48,7 @@ class Running(Generic[T]):
         "_down",
         "_echo",
         "_held",
+        "_hidden",
         "_line",
         "_loop",
         "_meter",
@@ -78,11 +85,12 @@ class Running(Generic[T]):
         self._received = bytearray()
         self._received_at: datetime | None = None
         self._echo = b""
+        self._hidden: list[tuple[bytes, bytes]] = []
         self._waiting = False
         self._down = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._held: Send | None = None
+        self._held: Send | Pause | SetSpeed | None = None
         self._phase = Phase.FREE
         self._since = time.monotonic()
         self._sending_s = 0.0
@@ -105,7 +113,7 @@ class Running(Generic[T]):
         """A chunk arrived."""
         if self._held is not None:
             self._line.stats.stale_bytes += len(chunk)
-            if self.timed_out:
+            if self.timed_out and isinstance(self._held, Send):
                 self._arm(self._loop.time() + self._line.settings.quiet_s)
             return
         if not self._waiting or self._done.done():
@@ -160,45 +168,70 @@ class Running(Generic[T]):
         self._held = None
         self._go_on(partial(self._conversation.throw, error))
 
-    def _obey(self, request: Send | More) -> _Resume | None:
+    def _obey(self, request: Request) -> _Resume | None:
         """Do what the generator asks; how to resume it if it need not wait."""
-        if not isinstance(request, Send):
+        if isinstance(request, More):
             self._waiting = True  # the deadline already set goes on
+            if self._timer is None:
+                self._arm(max(self._loop.time(), self._line.quiet_since) + self._line.settings.reply_s)
             return None
         self._turn(Phase.FREE)
         now = self._loop.time()
-        settings = self._line.settings
-        until = now + settings.quiet_s if self.timed_out else self._line.quiet_since + settings.turnaround_s
+        until = self._silent_until(request, now)
         if until > now:
             self._waiting = False
             self._held = request
             self._phase = Phase.HELD
             self._arm(until)
             return None
-        self.timed_out = False
-        return self._send(request)
+        return self._do(request)
+
+    def _silent_until(self, request: Send | Pause | SetSpeed, now: float) -> float:
+        """Loop time before which `request` is not to be done."""
+        line = self._line
+        if isinstance(request, Pause):
+            return max(now, line.quiet_since) + request.seconds
+        if isinstance(request, SetSpeed):
+            return line.quiet_since
+        return now + line.settings.quiet_s if self.timed_out else line.quiet_since + line.settings.turnaround_s
+
+    def _do(self, request: Send | Pause | SetSpeed) -> _Resume | None:
+        if isinstance(request, Send):
+            self.timed_out = False
+            return self._send(request)
+        self._keep_received()
+        if isinstance(request, SetSpeed) and isinstance(self.link, SerialLink):
+            form = Format(*parse_serial(request.serial))
+            try:
+                self.link.set_format(form)
+            except LineDown as error:
+                return partial(self._conversation.throw, error)
+            self._char_s = bits_per_char(form.bytesize, form.parity, form.stopbits) / form.baud
+        return partial(self._conversation.send, b"")
 
     def _send(self, request: Send) -> _Resume | None:
         try:
-            self._write(request.data)
+            self._write(request)
         except LineDown as error:
             if self._down:  # it was told so before and sends all the same
                 self._fail(error)
                 return None
             self._down = True
             return partial(self._conversation.throw, error)
+        reply_s = request.reply_s if request.reply_s is not None else self._line.settings.reply_s
+        self._arm(self._line.quiet_since + reply_s)
         if not request.expect_reply:
             self._turn(Phase.FREE)
             return partial(self._conversation.send, b"")
-        reply_s = request.reply_s if request.reply_s is not None else self._line.settings.reply_s
         self._waiting = True
-        self._arm(self._line.quiet_since + reply_s)
         return None
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, request: Send) -> None:
         self._keep_received()
-        line = self._line
-        self._note(FrameRecord(line.clock(), ">", data))
+        line, data = self._line, request.data
+        self._note(FrameRecord(line.clock(), ">", data if request.shown is None else request.shown))
+        if request.shown is not None:
+            self._hidden += _hidden_parts(data, request.shown)
         line.stats.sends += 1
         line.stats.sent_bytes += len(data)
         if line.settings.echo:
@@ -210,7 +243,10 @@ class Running(Generic[T]):
 
     def _keep_received(self) -> None:
         if self._received_at is not None:
-            self._note(FrameRecord(self._received_at, "<", bytes(self._received)))
+            received = bytes(self._received)
+            for secret, shown in self._hidden:  # an adapter's echo, or a meter that repeats what it was sent
+                received = received.replace(secret, shown)
+            self._note(FrameRecord(self._received_at, "<", received))
             self._received_at = None
             self._received.clear()
 
@@ -251,9 +287,8 @@ class Running(Generic[T]):
             return
         if self._held is not None:
             request, self._held = self._held, None
-            self.timed_out = False
             self._turn(Phase.FREE)
-            self._go_on(self._send(request))
+            self._go_on(self._do(request))
             return
         self.timed_out = True
         stats = self._line.stats
@@ -276,3 +311,16 @@ class Running(Generic[T]):
         self._waiting = False
         with suppress(asyncio.InvalidStateError):
             self._done.set_exception(error)
+
+
+def _hidden_parts(data: bytes, shown: bytes) -> list[tuple[bytes, bytes]]:
+    """Where `data` differs from what is shown of it: what must not be recorded, and what stands for it."""
+    if len(data) != len(shown):
+        return [(data, shown)]
+    spans: list[list[int]] = []
+    for at in (i for i, (byte, other) in enumerate(zip(data, shown, strict=True)) if byte != other):
+        if spans and at - spans[-1][1] <= _GAP_BYTES:
+            spans[-1][1] = at + 1
+        else:
+            spans.append([at, at + 1])
+    return [(data[a:b], shown[a:b]) for a, b in spans if b - a >= _SHORTEST_SECRET_BYTES]

@@ -13,9 +13,11 @@ from heapq import heappop, heappush
 
 from headend.civil import from_epoch_s, to_epoch_s
 from headend.model import Cause, Fault, Meter, Outcome, Priority, Quality, ReadJob, ReadKind, Source, Status, Window
+from headend.protocols import PROTOCOLS
 from headend.scheduler.health import Health
 from headend.scheduler.plan import DAY_S, Missing, Track, due_slots, horizon_start, jobs, mask_of, tracks
 from headend.scheduler.retry import after_fault
+from headend.scheduler.samples import Samples
 from headend.scheduler.settings import Schedule
 from headend.scheduler.turns import Turns
 from headend.validation.plausible import Anchor
@@ -38,7 +40,8 @@ class Expected:
 
 @dataclass(slots=True)
 class _Gap:
-    """What a track lacks; `resting` slots are left alone until a time."""
+    """What a track lacks; `resting` slots are left alone until a time. Of a meter whose reads come by themselves only
+    what becomes due is told: nothing is asked for."""
 
     track: Track
     missing: Missing = field(default_factory=dict)
@@ -77,18 +80,21 @@ class Board:
         self._health: dict[str, Health] = defaultdict(Health)
         for name, share in (dead_shares or {}).items():
             self._health[name] = Health(share)
+        self._samples: dict[str, Samples] = defaultdict(Samples)
         self._anchors: dict[tuple[int, str], deque[Anchor]] = {}
         for meter in meters:
             self._add(meter, schedules)
 
     def _add(self, meter: Meter, schedules: Sequence[Schedule]) -> None:
         for track in tracks(meter, schedules):
-            if track.key not in self._by_key:
+            if track.sampled and not _pushed(meter):
+                self._samples[meter.line].add(track)
+            elif track.key not in self._by_key:
                 gap = _Gap(track)
                 self._gaps[meter.line].append(gap)
                 self._by_key[track.key] = gap
         for schedule in schedules:
-            if schedule.kind in _POLLED and schedule.every_s:
+            if schedule.kind in _POLLED and schedule.every_s and not _pushed(meter):
                 wanted = "*" in schedule.lines or meter.line in schedule.lines
                 if wanted and ("*" in schedule.models or meter.model.name in schedule.models):
                     polls = self._polls[meter.line]
@@ -97,12 +103,15 @@ class Board:
     @property
     def tracks(self) -> list[Track]:
         """Every track on the board."""
-        return [gap.track for gap in self._by_key.values()]
+        sampled = (track for samples in self._samples.values() for track in samples.tracks)
+        return [*(gap.track for gap in self._by_key.values()), *sampled]
 
     def filled(self, key: tuple[int, str, Source, int], slots: Missing) -> None:
         """At start-up, before the first `tick`: the ledger says these slots need nothing more."""
         if gap := self._by_key.get(key):
             _add_slots(gap.filled, slots)
+        else:
+            any(samples.filled(key, slots) for samples in self._samples.values())
 
     def anchor(self, meter_key: int, quantity: str, anchor: Anchor) -> None:
         """A value that may be believed, beside which new ones must make sense."""
@@ -122,9 +131,12 @@ class Board:
                 slots, gap.filled = _without(slots, gap.filled), {}
             if slots:
                 opened.append(Expected(gap.track, slots))
-                _add_slots(gap.missing, slots)
+                if not _pushed(gap.track.meter):
+                    _add_slots(gap.missing, slots)
             settled = to_epoch_s(now) - gap.track.schedule.settle_s
             gap.seen_until = from_epoch_s(max(settled + 1, to_epoch_s(start)))
+        for samples in self._samples.values():
+            opened += [Expected(track, slots) for track, slots in samples.tick(now)]
         for plan in (*self._live.values(), *self._backfill.values()):
             plan.clear()
         return opened
@@ -138,10 +150,14 @@ class Board:
         return self._health[line].noisy
 
     def next(self, line: str, now: datetime) -> ReadJob | None:
-        """The job to run now on `line`, or None: control, a person's, scheduled, backfill; none starves."""
+        """The job to run now on `line`, or None: control, samples, a person's, scheduled, backfill; none starves."""
         self._replan(line, now)
         asked, polls = self._asked[line], self._polls[line]
         control = next((job for job in asked if job.priority is Priority.CONTROL), None)
+        if control is None and line in self._samples:
+            sample = self._samples[line].next(now)
+            if sample is not None or self._samples[line].holds(now):
+                return sample
         live, backfill = self._live[line], self._backfill[line]
         poll_due = self._settle_polls(line, now)
         match self._turns[line].pick((control is not None, bool(asked), poll_due or bool(live), bool(backfill))):
@@ -211,6 +227,10 @@ class Board:
         """When `next` may have something again, at the latest a minute from `now`."""
         times = [now + timedelta(minutes=1)]
         times += [poll.due for poll in self._polls[line][:1]]
+        if line in self._samples and (sample_at := self._samples[line].wake_at()) is not None:
+            if self._samples[line].holds(now):
+                return sample_at
+            times.append(sample_at)
         for gap in self._gaps[line]:
             times += [until for until, _ in gap.resting]
             rest = self._health[line].rests_until(gap.track.meter.key)
@@ -221,6 +241,8 @@ class Board:
     def done(self, outcome: Outcome, now: datetime, *, damaged: bool = False) -> None:
         """Take in how a job ended. damaged: the line spoiled an answer on the way."""
         job = outcome.job
+        if job.meter.line in self._samples:
+            self._samples[job.meter.line].took(outcome, now)
         if outcome.status is Status.EXPIRED:
             return
         rested = self._health[job.meter.line].rests_until(job.meter.key) is not None
@@ -231,6 +253,15 @@ class Board:
             self._settle(gap, outcome, job.window, now)
         if rested and not silent:  # it is back: what it lacks is planned at once
             self._backfill[job.meter.line].clear()
+
+    def closed_gaps(self) -> list[ReadJob]:
+        """Samples that ended a gap in what a meter keeps no memory of; each is told once."""
+        return [job for samples in self._samples.values() for job in samples.closed()]
+
+    def failed(self, job: ReadJob, now: datetime) -> None:
+        """Take in that a job ended by a fault of ours or of the store, without an outcome."""
+        if job.kind is ReadKind.SAMPLE:
+            self._samples[job.meter.line].failed(job, now)
 
     def _gap_of(self, job: ReadJob) -> _Gap | None:
         if job.kind is ReadKind.CURVE and job.meter.model.curve is not None:
@@ -284,6 +315,12 @@ class Board:
             total += sum(mask.bit_count() for mask in gap.missing.values())
             total += sum(mask.bit_count() for _, slots in gap.resting for mask in slots.values())
         return total
+
+
+def _pushed(meter: Meter) -> bool:
+    """Whether the reads of `meter` come by themselves."""
+    driver = PROTOCOLS.get(meter.protocol)
+    return driver is not None and driver.pushed
 
 
 def _next_round(schedule: Schedule, now: datetime) -> datetime:

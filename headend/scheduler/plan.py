@@ -44,6 +44,12 @@ class Track:
         return DAY_S // self.step_s
 
     @property
+    def sampled(self) -> bool:
+        """Whether the meter keeps nothing of it, so that it is read at each boundary or never."""
+        curve = self.meter.model.curve
+        return self.source is Source.CURVE and curve is not None and curve.form == "sample"
+
+    @property
     def key(self) -> tuple[int, str, Source, int]:
         """What tells tracks apart in the ledger: the first quantity stands for all."""
         return (self.meter.key, self.quantities[0], self.source, self.step_s)

@@ -23,6 +23,9 @@ _ITEM_REST_S = {
 }
 _OTHER_REST_S = (300, 3600, 21_600, 86_400)
 
+# A meter that does not let us in may lock itself when it is tried again and again.
+_LOCKED_REST_S = (60, 900, 3600, 14_400)
+
 _SILENT = frozenset({Status.NO_ANSWER, Status.BAD_FRAME, Status.WRONG_METER})
 
 
@@ -39,9 +42,10 @@ def after_outcome(status: Status, failures: int, now: datetime) -> Rest:
 
     A line that is down is the line's trouble, not the meter's: the worker waits for the line.
     """
-    if status not in _SILENT:
+    if status not in _SILENT and status is not Status.NO_ACCESS:
         return Rest(now, 0)
-    rest_s = _METER_REST_S[min(failures, len(_METER_REST_S) - 1)]
+    rests_s = _LOCKED_REST_S if status is Status.NO_ACCESS else _METER_REST_S
+    rest_s = rests_s[min(failures, len(rests_s) - 1)]
     return Rest(now + timedelta(seconds=rest_s), failures + 1)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from headend import collect
+from headend.access import NO_ACCESS, Access
 from headend.errors import HeadendError
 from headend.ingest import Ingest
 from headend.line import Line
-from headend.model import Outcome, ReadJob, Status
+from headend.model import Meter, Outcome, ReadJob, Status
 from headend.scheduler.board import Board
 
 __all__ = ["Worker"]
@@ -26,16 +27,25 @@ _LINE_REST_S = (1, 2, 5, 10, 30)
 class Worker:
     """Runs the jobs of one line, one after another.
 
-    `answers` gives the person who asked for a job its outcome.
+    access_of: the keys and counters of a meter. `answers` gives the person who asked for a job its outcome.
     """
 
-    def __init__(self, line: Line, board: Board, ingest: Ingest, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        line: Line,
+        board: Board,
+        ingest: Ingest,
+        *,
+        clock: Callable[[], datetime],
+        access_of: Callable[[Meter], Awaitable[Access]] | None = None,
+    ) -> None:
         self.line = line
         self.current: ReadJob | None = None
         self.outcomes: dict[Status, int] = {}
         self._board = board
         self._ingest = ingest
         self._clock = clock
+        self._access_of = access_of
         self._wake = asyncio.Event()
         self._answers: dict[int, asyncio.Future[Outcome]] = {}
         self._line_failures = 0
@@ -82,6 +92,7 @@ class Worker:
                 clock=self._clock,
                 anchors=self._board.anchors(job),
                 confirm=self._board.noisy(self.line.name),
+                access=NO_ACCESS if self._access_of is None else await self._access_of(job.meter),
             )
             await self._ingest.put(outcome)
             self._board.done(outcome, self._clock(), damaged=collect.damaged(outcome.frames))
@@ -92,6 +103,7 @@ class Worker:
         except Exception as error:
             # A fault of ours or of the store: the job's slots stay due in the ledger; say it and go on.
             log.error("job of meter %s failed: %s", job.meter.id, error, exc_info=not isinstance(error, HeadendError))
+            self._board.failed(job, self._clock())
             if answer is not None:
                 answer.set_exception(error)
             await self._sleep(1.0)

@@ -121,7 +121,7 @@ def _open_curves(conn: Connection, sets: Iterable[SlotSet], numbers: dict[str, i
             day, phase_s, slot = place(at, wanted.step_s)
             key = (day, wanted.meter_key, numbers[wanted.quantity], wanted.step_s)
             grouped.setdefault(key, []).append((phase_s, slot, at))
-    blocks = load_blocks(conn, (key[:3] for key in grouped))
+    blocks = load_blocks(conn, {key[:3] for key in grouped})
     changed: set[BlockKey] = set()
     strays: set[SlotKey] = set()
     for key, places in grouped.items():

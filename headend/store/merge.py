@@ -7,6 +7,7 @@ order in which reads reach the store, and the same outcome delivered again leave
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from headend.errors import StoreError
-from headend.model import Cause, Quality, SlotState
+from headend.model import Cause, Quality, ReadKind, SlotState, Source
 from headend.store import schema
-from headend.store.portable import chunks, rows_at
+from headend.store.portable import chunks, rows_among, rows_at
 
 __all__ = [
+    "KIND_SOURCES",
     "Arrival",
     "History",
     "Mark",
@@ -32,6 +34,20 @@ __all__ = [
 
 # A correction by hand stands against a repeated read, a read against an estimate, anything against a suspect value.
 _STRENGTH = {Quality.MISSING: 0, Quality.SUSPECT: 1, Quality.ESTIMATED: 2, Quality.VALID: 3, Quality.EDITED: 4}
+
+
+KIND_SOURCES: dict[ReadKind, tuple[int, ...]] = {
+    ReadKind.CURVE: (int(Source.CURVE),),
+    ReadKind.DAILY_FREEZE: (int(Source.DAILY_FREEZE), int(Source.SETTLEMENT)),
+    ReadKind.SETTLEMENT: (int(Source.SETTLEMENT),),
+    ReadKind.TIMED_FREEZE: (int(Source.TIMED_FREEZE),),
+    ReadKind.REGISTERS: (int(Source.CURRENT), int(Source.INSTANT)),
+    ReadKind.CLOCK: (int(Source.INSTANT),),
+    ReadKind.SAMPLE: (int(Source.CURVE),),
+    ReadKind.ESTIMATE: (int(Source.CURVE),),
+    ReadKind.PUSH: (int(Source.CURVE), int(Source.DAILY_FREEZE), int(Source.CURRENT), int(Source.INSTANT)),
+}
+"""Whose slots a fault of a read of that kind speaks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +70,8 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A cause for every slot in `[start, end)` that is still due. sources: which kinds of slot are meant."""
+    """A cause for every slot in `[start, end)` that is still due. sources: which kinds of slot are meant. gone: they
+    will never be filled."""
 
     meter_key: int
     code: int
@@ -62,19 +79,30 @@ class Mark:
     start: int
     end: int
     cause: int
+    gone: bool = False
 
 
 @dataclass(slots=True)
 class History:
     """What settling needs to know of the past, and the revisions it makes.
 
-    started: start of each outcome that may be compared. past: values that yielded before.
+    started: start of each outcome that may be compared. past: values that yielded before. new: by outcome, how many of
+    its values came where there was none.
     """
 
     now: int
     started: dict[int, int]
     past: set[tuple[int, ...]] = field(default_factory=set)
     revisions: list[dict[str, Any]] = field(default_factory=list)
+    new: dict[int, int] = field(default_factory=dict)
+
+    def count_new(self, outcome_id: int, number: int = 1) -> None:
+        """Note that so many values of this outcome came where there was none."""
+        self.new[outcome_id] = self.new.get(outcome_id, 0) + number
+
+    def replaced(self) -> dict[int, int]:
+        """By outcome, how many of its values took another's place."""
+        return Counter(row["replaced_by"] for row in self.revisions if row["replaced_by"])
 
 
 _IDENTITY = ("meter_key", "quantity_code", "at", "source", "step_s", "units", "quality")
@@ -159,7 +187,8 @@ def slot_after(state: int, cause: int, arrival: Arrival) -> tuple[int, int]:
 
 def marked(mark: Mark) -> tuple[int, int]:
     """State and cause of a due slot under `mark`: what the meter does not hold will never come."""
-    return (SlotState.WAIVED if mark.cause == Cause.NOT_IN_MEMORY else SlotState.DUE), mark.cause
+    never = mark.gone or mark.cause == Cause.NOT_IN_MEMORY
+    return (SlotState.WAIVED if never else SlotState.DUE), mark.cause
 
 
 def lock_meters(conn: Connection, meter_keys: Iterable[int]) -> None:
@@ -167,10 +196,9 @@ def lock_meters(conn: Connection, meter_keys: Iterable[int]) -> None:
 
     Blocks are read, changed and written back, so two writers of one block must take turns. On SQLite they do anyway.
     """
-    table = schema.meter
     wanted = sorted(set(meter_keys))
-    for keys in chunks(wanted):
-        query = select(table.c.key).where(table.c.key.in_(keys)).order_by(table.c.key)
-        found = set(conn.scalars(query.with_for_update(key_share=True)))
-        if missing := [key for key in keys if key not in found]:
-            raise StoreError(f"no meter with key {missing[0]} in the store", remedy="import the meter first")
+    lock = "" if conn.dialect.name == "sqlite" else "ORDER BY key FOR NO KEY UPDATE"
+    found = {row[0] for row in rows_among(conn, schema.meter, ("key",), "key", wanted, lock)}
+    if len(found) < len(wanted):
+        missing = next(key for key in wanted if key not in found)
+        raise StoreError(f"no meter with key {missing} in the store", remedy="import the meter first")

@@ -13,10 +13,11 @@ from headend.model import FrameRecord, Quality, ReadKind, Source, Status, Window
 from headend.store import schema
 from headend.store.codes import code_of, names
 from headend.store.curve_reads import Point, curve, intervals, points_at
-from headend.store.evidence import unpack_frames
+from headend.store.evidence import unpack_frames, unpack_payload
 
 __all__ = [
     "LastValue",
+    "MessageRow",
     "OutcomeRow",
     "Point",
     "RegisterValue",
@@ -25,6 +26,7 @@ __all__ = [
     "frames",
     "intervals",
     "last_values",
+    "message",
     "outcome",
     "register_at",
     "revisions",
@@ -59,7 +61,8 @@ class LastValue:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """How a job ended. started_at is kept to the second. frames_kept: `frames` has them."""
+    """How a job ended. started_at is kept to the second. frames_kept: `frames` has them. message_key: what it came in
+    with values of other meters, by `message`; None when it was asked for alone."""
 
     id: int
     meter_key: int
@@ -72,6 +75,19 @@ class OutcomeRow:
     attempt: int
     window: Window | None
     frames_kept: bool
+    message_key: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """What carried values of many meters. payload: as received, None when it was not kept; size: its bytes."""
+
+    key: int
+    received_at: datetime
+    channel: str
+    topic: str
+    size: int
+    payload: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +183,11 @@ def last_values(conn: Connection, meter_key: int | None = None) -> list[LastValu
 
 def outcome(conn: Connection, id: int) -> OutcomeRow | None:
     """The outcome with this number."""
-    table, kept = schema.outcome, schema.evidence.c.outcome_id
-    query = select(table, kept.label("kept")).join(schema.evidence, kept == table.c.id, isouter=True)
+    table, own, carrier = schema.outcome, schema.evidence, schema.message
+    kept = own.c.outcome_id.is_not(None) | carrier.c.payload.is_not(None)
+    joined = table.join(own, own.c.outcome_id == table.c.id, isouter=True)
+    joined = joined.join(carrier, carrier.c.key == table.c.message_key, isouter=True)
+    query = select(table, kept.label("kept")).select_from(joined)
     row = conn.execute(query.where(table.c.id == id)).one_or_none()
     if row is None:
         return None
@@ -186,15 +205,33 @@ def outcome(conn: Connection, id: int) -> OutcomeRow | None:
         schedule=row.schedule,
         attempt=row.attempt,
         window=window,
-        frames_kept=row.kept is not None,
+        frames_kept=bool(row.kept),
+        message_key=row.message_key,
     )
 
 
 def frames(conn: Connection, outcome_id: int) -> tuple[FrameRecord, ...]:
-    """The frames of an outcome; empty when they were not kept."""
+    """The frames of an outcome, or the message it came in as the one frame; empty when they were not kept."""
     table = schema.evidence
     packed = conn.scalar(select(table.c.frames).where(table.c.outcome_id == outcome_id))
-    return () if packed is None else unpack_frames(packed)
+    if packed is not None:
+        return unpack_frames(packed)
+    parent = schema.outcome
+    key = conn.scalar(select(parent.c.message_key).where(parent.c.id == outcome_id))
+    carrier = None if key is None else message(conn, key)
+    if carrier is None or carrier.payload is None:
+        return ()
+    return (FrameRecord(carrier.received_at, "<", carrier.payload),)
+
+
+def message(conn: Connection, key: int) -> MessageRow | None:
+    """The message with this number; `StoreError` when what is stored of it is damaged."""
+    table = schema.message
+    row = conn.execute(select(table).where(table.c.key == key)).one_or_none()
+    if row is None:
+        return None
+    payload = None if row.payload is None else unpack_payload(row.payload)
+    return MessageRow(row.key, from_epoch_s(row.received_at), row.channel, row.topic, row.size, payload)
 
 
 def revisions(conn: Connection, meter_key: int, quantity: str, window: Window) -> list[Revision]:

@@ -51,7 +51,8 @@ class Counts:
 class MeterRow:
     """A meter as the store knows it. curve_step_s: 0 when it keeps no curve. key: the store's, 0 before it has one.
 
-    serial: speed and character format of its own on a serial line, "" the line's.
+    serial: speed and character format of its own on a serial line, "" the line's. options: what its protocol must know
+    of it beside its model (`client = 32; reply_s = 3.5`).
     """
 
     id: str
@@ -64,6 +65,7 @@ class MeterRow:
     curve_step_s: int
     key: int = 0
     serial: str = ""
+    options: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,13 +206,15 @@ def _meter_values(row: MeterRow) -> dict[str, Any]:
         "register_wrap": to_units(row.register_wrap),
         "curve_step_s": row.curve_step_s,
         "serial": row.serial,
+        "options": row.options,
     }
 
 
 def _meter_row(row: Row[Any]) -> MeterRow:
     wrap = from_units(row.register_wrap)
     place = (row.id, row.protocol, row.address, row.line, row.model, row.clock_zone)
-    return MeterRow(*place, register_wrap=wrap, curve_step_s=row.curve_step_s, key=row.key, serial=row.serial)
+    own = {"serial": row.serial, "options": row.options}
+    return MeterRow(*place, register_wrap=wrap, curve_step_s=row.curve_step_s, key=row.key, **own)
 
 
 def meters(conn: Connection) -> list[MeterRow]:

@@ -26,16 +26,23 @@ __all__ = [
     "METADATA",
     "account",
     "auto_key",
+    "command",
+    "counter",
     "curve",
     "evidence",
     "installation",
     "last_value",
+    "message",
     "meter",
+    "meter_event",
+    "mqtt_sequence",
     "outcome",
     "quantity_code",
     "revision",
+    "secret",
     "slot",
     "snapshot",
+    "unplaced",
     "usage_point",
 ]
 
@@ -76,6 +83,7 @@ meter = Table(
     Column("register_wrap", BigInteger, nullable=False),
     Column("curve_step_s", Integer, nullable=False),
     Column("serial", Text, nullable=False, server_default=text("''")),
+    Column("options", Text, nullable=False, server_default=text("''")),
     UniqueConstraint("id"),
     UniqueConstraint("line", "protocol", "address"),
 )
@@ -133,9 +141,59 @@ outcome = Table(
     Column("attempt", Integer, nullable=False),
     Column("window_start", BigInteger),
     Column("window_end", BigInteger),
-    Index(None, "meter_key", "started_at"),
+    # What carried it, when it came in a message with values of other meters.
+    Column("message_key", BigInteger),
+    # Jobs only: outcomes of messages come by the thousand, and each would change a page of the index of its own.
+    Index(
+        None,
+        "meter_key",
+        "started_at",
+        sqlite_where=text("message_key IS NULL"),
+        postgresql_where=text("message_key IS NULL"),
+    ),
     # A number is never given twice, even after the newest rows were deleted.
     sqlite_autoincrement=True,
+)
+
+# What a concentrator sent in one piece: the parent of the outcomes of all its meters. payload: deflated, NULL when it
+# was sampled away; size: its bytes as received. No foreign key points here: a row more to look up for every outcome.
+message = Table(
+    "message",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("received_at", BigInteger, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("payload", LargeBinary),
+    Column("size", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# How far a sender's numbering has come since it last started: everything up to `upto` is here; beyond it, `ahead` says
+# what is here and what was given up, as ranges (`headend.store.sequences`).
+mqtt_sequence = Table(
+    "mqtt_sequence",
+    METADATA,
+    Column("concentrator", Text, primary_key=True),
+    Column("boot", BigInteger, primary_key=True, autoincrement=False),
+    Column("upto", BigInteger, nullable=False),
+    Column("ahead", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What befell meters, by concentrators that tell it with its time. digest: of data, so that a thing told again is one.
+meter_event = Table(
+    "meter_event",
+    METADATA,
+    Column("meter_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("code", Text, primary_key=True),
+    Column("phase", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("data", Text, nullable=False),
+    Column("outcome_id", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # Frames of an outcome, packed by `headend.store.evidence`; no row when they were sampled away.
@@ -231,4 +289,70 @@ revision = Table(
     Column("replaced_by", BigInteger, nullable=False),
     Column("replaced_at", BigInteger, nullable=False),
     Index(None, "meter_key", "quantity_code", "at"),
+)
+
+# Passwords and keys, sealed under the master key by `headend.vault`. state: `active`, `pending` (to become active) or
+# `retired` (was active; kept until it is dropped).
+secret = Table(
+    "secret",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("meter_key", BigInteger, ForeignKey("meter.key"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    UniqueConstraint("meter_key", "name", "generation"),
+)
+
+# Invocation counters: the first number nobody has reserved; of received ones (`rx...`) one above the highest seen.
+# Meter 0 has one of the store's own, `secrets`: it counts changes of the table `secret`.
+counter = Table(
+    "counter",
+    METADATA,
+    Column("meter_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What arrived by itself and belongs to no meter known, as it came.
+unplaced = Table(
+    "unplaced",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("received_at", BigInteger, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("replayed_at", BigInteger),
+    # Of channel, sender and payload; "" where it was not asked for. times: how often the same thing came.
+    Column("digest", Text, nullable=False, server_default=text("''")),
+    Column("times", Integer, nullable=False, server_default=text("1")),
+    Index(None, "digest"),
+    sqlite_autoincrement=True,
+)
+
+# What meters were told to do: written before it is sent, completed once, then kept as it is by triggers. frames: as
+# evidence, secrets masked.
+command = Table(
+    "command",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("meter_key", BigInteger, ForeignKey("meter.key"), nullable=False),
+    Column("action", Text, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("result", Text, nullable=False),
+    Column("frames", LargeBinary),
+    Index(None, "meter_key", "asked_at"),
+    Index(None, "asked_at"),
+    sqlite_autoincrement=True,
 )

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, RowMapping, Table, select
 
 from headend.model import Quality, SlotState, Source
 from headend.store import schema
 from headend.store.merge import Arrival, History, Mark, known_history, marked, settle, slot_after
-from headend.store.portable import chunks, rows_at, upsert
+from headend.store.portable import chunks, put_rows, rows_at, upsert
 
-__all__ = ["SlotKey", "load_slots", "save_slots", "write_last_values", "write_slots", "write_snapshots"]
+__all__ = [
+    "Newest",
+    "SlotKey",
+    "load_slots",
+    "save_slots",
+    "write_last_values",
+    "write_newest",
+    "write_slots",
+    "write_snapshots",
+]
 
 SlotKey = tuple[int, int, int, int]
 """At, meter key, quantity code, source: the key of `snapshot` and of `slot`."""
@@ -41,6 +50,8 @@ def write_snapshots(conn: Connection, history: History, arrivals: Sequence[Arriv
     for arrival in arrivals:
         key = _key(arrival)
         row = held.get(key)
+        if row is None:
+            history.count_new(arrival.outcome_id)
         if row is None or settle(history, arrival, row["units"], row["quality"], row["outcome_id"]):
             held[key] = _snapshot(arrival)
             changed.add(key)
@@ -123,35 +134,50 @@ def _due_slots(conn: Connection, marks: Iterable[Mark]) -> dict[SlotKey, tuple[i
 # -- newest values -----------------------------------------------------------------------------------------------------
 
 
+class Newest(NamedTuple):
+    """A value that may be the newest of its quantity: a row of `last_value`."""
+
+    meter_key: int
+    quantity_code: int
+    at: int
+    taken_at: int
+    units: int
+    quality: int
+    outcome_id: int
+
+    def rank(self) -> tuple[bool, int, int]:
+        """Of two, the one ranking higher is kept; of two alike, the later one."""
+        return self.quality != Quality.SUSPECT, self.at, self.taken_at
+
+
 def write_last_values(conn: Connection, arrivals: Iterable[Arrival]) -> None:
     """Keep the newest value of each quantity; a suspect one only while there is nothing better, an estimate never."""
-    newest: dict[tuple[int, int], tuple[tuple[bool, int, int], Arrival]] = {}
-    for arrival in arrivals:
-        if arrival.quality != Quality.ESTIMATED:
-            rank = _rank(arrival.quality, arrival.at, arrival.taken_at)
-            held = newest.get((arrival.meter_key, arrival.code))
-            if held is None or rank >= held[0]:
-                newest[arrival.meter_key, arrival.code] = rank, arrival
-    for row in rows_at(conn, schema.last_value, ("meter_key", "quantity_code"), newest.keys()):
-        rank, new = newest[row["meter_key"], row["quantity_code"]]
-        held_rank = _rank(row["quality"], row["at"], row["taken_at"])
-        unchanged = (new.units, new.quality) == (row["units"], row["quality"])
-        if rank < held_rank or (rank == held_rank and unchanged):
-            del newest[row["meter_key"], row["quantity_code"]]
-    upsert(conn, schema.last_value, [_last_value(key, newest[key][1]) for key in sorted(newest)])
+    write_newest(
+        conn,
+        [
+            Newest(one.meter_key, one.code, one.at, one.taken_at, one.units, one.quality, one.outcome_id)
+            for one in arrivals
+            if one.quality != Quality.ESTIMATED
+        ],
+    )
 
 
-def _rank(quality: int, at: int, taken_at: int) -> tuple[bool, int, int]:
-    return quality != Quality.SUSPECT, at, taken_at
+_RANK = "CASE WHEN {0}.quality = 4 THEN 0 ELSE 1 END, {0}.at, {0}.taken_at"
+_NEW, _HELD = _RANK.format("excluded"), _RANK.format("last_value")
+_CHANGED = "(excluded.units <> last_value.units OR excluded.quality <> last_value.quality)"
+# One statement that reads, compares and writes: most values are the newest of their quantity.
+_KEEP_NEWEST = (
+    "ON CONFLICT (meter_key, quantity_code) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in Newest._fields[2:])
+    + f" WHERE ({_NEW}) > ({_HELD}) OR (({_NEW}) = ({_HELD}) AND {_CHANGED})"
+)
 
 
-def _last_value(key: tuple[int, int], arrival: Arrival) -> dict[str, Any]:
-    return {
-        "meter_key": key[0],
-        "quantity_code": key[1],
-        "at": arrival.at,
-        "taken_at": arrival.taken_at,
-        "units": arrival.units,
-        "quality": arrival.quality,
-        "outcome_id": arrival.outcome_id,
-    }
+def write_newest(conn: Connection, values: Iterable[Newest]) -> None:
+    """As `write_last_values`, for values none of which is an estimate."""
+    newest: dict[tuple[int, int], Newest] = {}
+    for new in values:
+        held = newest.get(new[:2])
+        if held is None or new.rank() >= held.rank():
+            newest[new[:2]] = new
+    put_rows(conn, schema.last_value, Newest._fields, sorted(newest.values()), _KEEP_NEWEST)

@@ -17,9 +17,6 @@ from headend.quantities import Kind, quantity
 
 __all__ = ["Anchor", "doubtful"]
 
-# A meter's own resolution twice: both ends of a difference are truncated.
-_SLACK = Decimal("0.02")
-
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
@@ -35,7 +32,7 @@ def _possible(earlier: Anchor, later: Anchor, model: MeterModel) -> bool:
     if difference < 0:
         difference += model.register_wrap
     hours = Decimal((later.at - earlier.at) // timedelta(seconds=1)) / 3600
-    return 0 <= difference <= model.max_power_kw * hours + _SLACK
+    return 0 <= difference <= model.max_power_kw * hours + 2 * model.resolution  # both ends are truncated
 
 
 def _doubtful_points(
@@ -59,16 +56,22 @@ def _doubtful_points(
 
 
 def _rates_disagree(readings: Sequence[Reading], model: MeterModel) -> bool:
-    """Whether total and rate registers of one instant differ by more than their truncation (0.01 each)."""
+    """Whether total and rate registers of one instant differ by more than the truncation of each."""
     total = next((r.value for r in readings if "_t" not in r.quantity), None)
     rates = [r.value for r in readings if "_t" in r.quantity]
     if total is None or len(rates) < model.rates:
         return False
-    return abs(total - sum(rates, Decimal(0))) > Decimal("0.01") * (len(rates) + 1)
+    return abs(total - sum(rates, Decimal(0))) > model.resolution * (len(rates) + 1)
 
 
-def doubtful(readings: Sequence[Reading], anchors: Mapping[str, Iterable[Anchor]], model: MeterModel) -> set[int]:
-    """Indexes into `readings` of values that can't be true beside each other and beside `anchors` (by quantity)."""
+def doubtful(
+    readings: Sequence[Reading], anchors: Mapping[str, Iterable[Anchor]], model: MeterModel, *, sums: bool = True
+) -> set[int]:
+    """Indexes into `readings` of values that can't be true beside each other and beside `anchors` (by quantity).
+
+    sums: rates that do not add up to their total are damage. Not where a CRC guards the frames: there they are how the
+    meter is set (rates switched off, more of them than are read).
+    """
     bad: set[int] = set()
     by_quantity: dict[str, list[int]] = {}
     for index, reading in enumerate(readings):
@@ -85,7 +88,8 @@ def doubtful(readings: Sequence[Reading], anchors: Mapping[str, Iterable[Anchor]
         before = max((a for a in known if a.at <= points[0].at), key=lambda a: a.at, default=None)
         after = min((a for a in known if a.at >= points[-1].at), key=lambda a: a.at, default=None)
         bad.update(indexes[i] for i in _doubtful_points(points, before, after, model))
-    bad.update(_bad_blocks(readings, model))
+    if sums:
+        bad.update(_bad_blocks(readings, model))
     return bad
 
 

@@ -5,6 +5,7 @@ No IO, no clock, no tasks here.
 
 from __future__ import annotations
 
+from headend.protocols.dlt645.control import set_clock, set_clock_1997, switch
 from headend.protocols.dlt645.events import EventRecord, read_events
 from headend.protocols.dlt645.explain import explain, explain_1997, explain_2007
 from headend.protocols.dlt645.frame import check_address
@@ -34,5 +35,8 @@ __all__ = [
     "read_events",
     "read_item",
     "read_item_1997",
+    "set_clock",
+    "set_clock_1997",
     "status_flags",
+    "switch",
 ]

@@ -49,6 +49,16 @@ class Auth:
         """`PA P0 P1 P2 C0 C1 C2 C3` as sent."""
         return self.key + bytes.fromhex(self.operator)[::-1]
 
+    @property
+    def shown(self) -> bytes:
+        """As `sent`, with FF in the password's place: what may be recorded."""
+        return self.shown_key + bytes.fromhex(self.operator)[::-1]
+
+    @property
+    def shown_key(self) -> bytes:
+        """As `key`, with FF in the password's place."""
+        return bytes((self.level,)) + b"\xff" * 3
+
 
 @dataclass(frozen=True, slots=True)
 class Password:
@@ -63,6 +73,11 @@ class Password:
     def sent(self) -> bytes:
         """The four bytes as sent."""
         return bytes.fromhex(self.digits)[::-1]
+
+    @property
+    def shown(self) -> bytes:
+        """As `sent`, with FF in its place: what may be recorded."""
+        return b"\xff" * 4
 
 
 def _check(text: str, digits: int, what: str) -> None:

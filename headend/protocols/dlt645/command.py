@@ -97,11 +97,10 @@ def write(address: str, di: str, data: bytes, auth: Auth) -> Conversation[Done]:
     """Write `data`, as it lies on the wire (lowest byte first, without 33H), under `di`. Most meters want their
     programming key pressed first. Sent once: a write may count, append or start something (purchases, event counters).
     """
-    body = _di_bytes(di) + auth.sent + data
-    if not data or len(body) > _MAX_WRITE:
-        most = _MAX_WRITE - 12
+    most = _MAX_WRITE - 12
+    if not 0 < len(data) <= most:
         raise UsageError(f"{len(data)} bytes to write under {di}", remedy=f"a write takes 1 to {most} bytes")
-    return (yield from _command(f"write {di.upper()}", address, WRITE, body, auth))
+    return (yield from _authorised(f"write {di.upper()}", address, WRITE, auth, before=_di_bytes(di), after=data))
 
 
 def write_address(new: str, *, to: str = ANY_ADDRESS) -> Conversation[Done]:
@@ -110,7 +109,7 @@ def write_address(new: str, *, to: str = ANY_ADDRESS) -> Conversation[Done]:
     Sent up to twice: writing the same address again changes nothing.
     """
     address = check_address(new)
-    return (yield from _command("write address", to, WRITE_ADDRESS, address_bytes(address), None, tries=2))
+    return (yield from _command("write address", to, WRITE_ADDRESS, address_bytes(address), tries=2))
 
 
 def freeze(
@@ -121,7 +120,7 @@ def freeze(
     """
     pattern = _pattern(day, hour, minute)
     regular = minute is not None
-    return (yield from _command("freeze", address, FREEZE, pattern, None, tries=2 if regular else 1))
+    return (yield from _command("freeze", address, FREEZE, pattern, tries=2 if regular else 1))
 
 
 def broadcast_freeze(
@@ -138,7 +137,7 @@ def set_baud(address: str, baud: int) -> Conversation[Done]:
     if baud not in _BAUD_WORD:
         known = ", ".join(map(str, sorted(_BAUD_WORD)))
         raise UsageError(f"DL/T 645-2007 has no {baud} baud", remedy=f"it has {known}")
-    return (yield from _command(f"set {baud} baud", address, CHANGE_BAUD, bytes((_BAUD_WORD[baud],)), None))
+    return (yield from _command(f"set {baud} baud", address, CHANGE_BAUD, bytes((_BAUD_WORD[baud],))))
 
 
 def change_password(address: str, old: Auth, new: Auth) -> Conversation[Done]:
@@ -150,8 +149,9 @@ def change_password(address: str, old: Auth, new: Auth) -> Conversation[Done]:
         raise UsageError(
             f"level {old.level} may not change the password of level {new.level}", remedy="0 is the highest level"
         )
-    body = _di_bytes(f"{_LEVEL_DI}{new.level + 1:02X}") + old.key + new.key
-    frame = yield from acknowledged("change password", address, PASSWORD, body, old)
+    di = _di_bytes(f"{_LEVEL_DI}{new.level + 1:02X}")
+    body, shown = di + old.key + new.key, di + old.shown_key + new.shown_key
+    frame = yield from acknowledged("change password", address, PASSWORD, body, old, shown=shown)
     if frame.data and frame.data != new.key:
         raise BadFrame(
             "the meter acknowledged another password than was sent",
@@ -164,7 +164,7 @@ def change_password(address: str, old: Auth, new: Auth) -> Conversation[Done]:
 def clear_demand(address: str, auth: Auth) -> Conversation[Done]:
     """Set maximum demands to zero. Sent once: by a second time they may have begun to grow again."""
     _one_meter(address)
-    return (yield from _command("clear demand", address, CLEAR_DEMAND, auth.sent, auth))
+    return (yield from _authorised("clear demand", address, CLEAR_DEMAND, auth))
 
 
 def clear_meter(address: str, auth: Auth) -> Conversation[Done]:
@@ -172,7 +172,7 @@ def clear_meter(address: str, auth: Auth) -> Conversation[Done]:
     and recorded, and what was counted in between would be lost as well.
     """
     _one_meter(address)
-    return (yield from _command("clear meter", address, CLEAR_METER, auth.sent, auth))
+    return (yield from _authorised("clear meter", address, CLEAR_METER, auth))
 
 
 def clear_events(address: str, auth: Auth, di: str = ALL_EVENTS) -> Conversation[Done]:
@@ -182,7 +182,7 @@ def clear_events(address: str, auth: Auth, di: str = ALL_EVENTS) -> Conversation
     _one_meter(address)
     if not di.upper().endswith("FF"):
         raise UsageError(f"{di!r} names one record", remedy="end the identifier in FF, such as 03300DFF")
-    return (yield from _command("clear events", address, CLEAR_EVENTS, auth.sent + _di_bytes(di), auth))
+    return (yield from _authorised("clear events", address, CLEAR_EVENTS, auth, after=_di_bytes(di)))
 
 
 def control(
@@ -199,7 +199,7 @@ def control(
         raise UsageError("a deadline without a zone", remedy="give an aware time")
     until = _NO_DEADLINE if deadline is None else second_bytes(deadline, zone(clock_zone))
     what = kind.name.lower().replace("_", " ")
-    return (yield from _command(what, address, CONTROL, auth.sent + bytes((kind.value, 0)) + until, auth))
+    return (yield from _authorised(what, address, CONTROL, auth, after=bytes((kind.value, 0)) + until))
 
 
 def confirm_relay(address: str) -> Conversation[Relay]:
@@ -224,19 +224,36 @@ def broadcast_time(moment: datetime, clock_zone: str, *, address: str = BROADCAS
 # --- how they go out ----------------------------------------------------------------------------------------------
 
 
-def _command(
-    what: str, address: str, function: int, data: bytes, auth: Auth | None, *, tries: int = 1
+def _command(what: str, address: str, function: int, data: bytes, *, tries: int = 1) -> Conversation[Done]:
+    frame = yield from acknowledged(what, address, function, data, None, tries=tries)
+    return Done(what, frame.address)
+
+
+def _authorised(
+    what: str, address: str, function: int, auth: Auth, *, before: bytes = b"", after: bytes = b""
 ) -> Conversation[Done]:
-    frame = yield from acknowledged(what, address, function, data, auth, tries=tries)
+    """A command with password and operator between `before` and `after`; the password is not recorded."""
+    data, shown = before + auth.sent + after, before + auth.shown + after
+    frame = yield from acknowledged(what, address, function, data, auth, shown=shown)
     return Done(what, frame.address)
 
 
 def acknowledged(
-    what: str, address: str, function: int, data: bytes, auth: Auth | None, *, tries: int = 1
+    what: str,
+    address: str,
+    function: int,
+    data: bytes,
+    auth: Auth | None,
+    *,
+    tries: int = 1,
+    shown: bytes | None = None,
 ) -> Conversation[Frame]:
-    """Send a command and wait for its acknowledgement; the frame of it. For commands that are not here."""
+    """Send a command and wait for its acknowledgement; the frame of it. For commands that are not here.
+
+    shown: data to record instead, where they hold a password.
+    """
     try:
-        return (yield from exchange(address, function, data, tries=tries))
+        return (yield from exchange(address, function, data, tries=tries, shown=shown))
     except Refused as error:
         raise explained(error, auth) from None
     except (NoAnswer, BadFrame, WrongMeter) as error:

@@ -24,8 +24,9 @@ def write(address: str, di: str, data: bytes, password: Password) -> Conversatio
     """Write `data`, as it lies on the wire (lowest byte first, without 33H), under `di`. Sent once."""
     if not re.fullmatch("[0-9A-Fa-f]{4}", di):
         raise UsageError(f"{di!r} is no data identifier of 1997", remedy="write four hex digits, such as C010")
-    body = bytes.fromhex(di)[::-1] + password.sent + data
-    if not data or len(body) > _MAX_WRITE:
+    if not 0 < len(data) <= _MAX_WRITE - 6:
         raise UsageError(f"{len(data)} bytes to write under {di}", remedy=f"a write takes 1 to {_MAX_WRITE - 6} bytes")
-    frame = yield from acknowledged(f"write {di.upper()}", address, WRITE, body, None)
+    head = bytes.fromhex(di)[::-1]
+    body, shown = head + password.sent + data, head + password.shown + data
+    frame = yield from acknowledged(f"write {di.upper()}", address, WRITE, body, None, shown=shown)
     return Done(f"write {di.upper()}", frame.address)

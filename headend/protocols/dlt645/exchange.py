@@ -130,17 +130,20 @@ def exchange(
     check: Check | None = None,
     tries: int = TRIES,
     take_refusal: bool = False,
+    shown: bytes | None = None,
 ) -> Conversation[Frame]:
     """Ask and return the answer's frame. Raises `Refused`, or after `tries` `NoAnswer`, `BadFrame`, `WrongMeter`.
 
-    take_refusal: return a refusal as the answer it is, where who refuses is all one wants to know.
+    take_refusal: return a refusal as the answer it is, where who refuses is all one wants to know. shown: data to
+    record instead, where they hold a password.
     """
     request = (encode_read if function in _IDENTIFIER_BYTES else encode)(address, function, data)
+    masked = None if shown is None else encode(address, function, shown)
     scanner = Scanner()
     heard = _Heard(address, function, data, check, take_refusal)
     for _ in range(tries):
         try:
-            chunk = yield Send(request)
+            chunk = yield Send(request, shown=masked)
             came = len(chunk)
             while came < MAX_HEARD:
                 answer = _pick(scanner.feed(chunk), heard)

@@ -35,6 +35,8 @@ def decode_item(di: str, data: bytes) -> list[Value]:
     if (record := event_values(item, data)) is not None:
         return record
     data = without_end(item, data)
+    if not data:
+        return [_missing(item, "the meter sent only an end mark (AA): it holds no such record")]
     parts = item_parts(item)
     if not parts:
         return [_one(item, item.format, data)]

@@ -1,0 +1,1 @@
+"""MQTT: concentrators, gateways and DTUs that publish reads and take commands."""
