@@ -114,6 +114,7 @@ def test_a_column_that_means_nothing_keeps_its_place_and_says_why(col: list[Any]
         b"{",
         b"\x00",
         b"\xff\xfe\x00",
+        b'{"v":1,"type":"reads","con":"\xff"}',
         b"[]",
         b'"reads"',
         b"[" * 100_000,
