@@ -15,24 +15,43 @@ from decimal import Decimal
 
 from sqlalchemy import Connection
 
-from billing import store
+from billing import demand, store
 from billing.calendar import PeriodSpan, spans, step_year_start
 from billing.model import (
+    CapacityCharge,
+    DemandCharge,
     Determinant,
+    ExportCredit,
     FixedCharge,
     Hold,
     IntervalPart,
+    MinimumCharge,
+    NetMetering,
+    PowerFactorCharge,
     RegisterEnd,
     RegisterPart,
     StepAdder,
     StepCharge,
     Tariff,
+    Tax,
     UsedBefore,
 )
-from billing.rate import TOTAL, periods_of, tou_charge, tou_name, yearly_steps
+from billing.power_factor import power_factor
+from billing.rate import (
+    EXPORT,
+    NET,
+    POWER_FACTOR,
+    SURPLUS,
+    TOTAL,
+    one_of,
+    periods_of,
+    tou_charge,
+    tou_name,
+    yearly_steps,
+)
 from headend.civil import zone
 from headend.model import Quality, Source, Window
-from headend.quantities import from_units, to_units
+from headend.quantities import QUANTITIES, from_units, to_units
 from headend.store import readings, registry
 from headend.store.registry import AccountRow, InstallationRow, MeterRow
 
@@ -77,31 +96,37 @@ def gather(conn: Connection, account: AccountRow, tariff: Tariff, window: Window
 
     as_of: the highest outcome id in the store, kept with the interval sums.
     """
-    if all(isinstance(charge, FixedCharge) for charge in tariff.charges):
+    if all(isinstance(charge, (FixedCharge, CapacityCharge, MinimumCharge, Tax)) for charge in tariff.charges):
         return Gathered()
     parts, holds = installed(conn, account, window, tariff.zone)
-    registers: list[RegisterPart] = []
-    for part in parts:
-        register, found = _register_part(conn, part, tariff.zone)
-        registers += [register] if register else []
-        holds += found
+    registers, found = _registers(conn, parts, tariff.zone, TOTAL)
+    holds += found
     used, chain = None, tuple[UsedBefore, ...]()
     if (steps := yearly_steps(tariff)) is not None:
         used, chain, found = used_before(conn, account, steps, window, tariff.zone)
         holds += found
     determinants = [_total(registers, used, chain)]
-    if (charge := tou_charge(tariff)) is not None:
-        split = spans(charge.schedule, window, tariff.zone)
+    more, found = _more(conn, parts, tariff, determinants[0])
+    determinants, holds = determinants + more, holds + found
+    charge, asked, torn = tou_charge(tariff), one_of(tariff, DemandCharge), list[Hold]()
+    if charge is not None or (asked is not None and asked.source == "intervals"):
+        whole = (PeriodSpan(window.start, window.end, ""),)
+        split = spans(charge.schedule, window, tariff.zone) if charge else whole
         intervals: list[tuple[str, IntervalPart, Counter[Quality]]] = []
         for part in parts:
             sums, found = _interval_sums(conn, part, split, tariff.zone)
             register = next((r for r in registers if r.start.at == part.window.start), None)
             if not found and register is not None:
                 found = _sum_check(conn, part, register, sum(sums.units.values()), tariff.zone)
-            holds += found
+            torn += found
             intervals += _interval_parts(part, sums, as_of)
-        names = periods_of(charge, window, tariff.zone)
+        names = periods_of(charge, window, tariff.zone) if charge else ()
         determinants += [_tou(name, [(p, c) for period, p, c in intervals if period == name]) for name in names]
+    if asked is not None and (asked.source == "register" or not torn):
+        candidates, found = _demands(conn, parts, asked, tariff.zone, as_of)
+        determinants += [demand.highest(candidates)] if candidates else []
+        holds += found
+    holds += torn
     return Gathered(holds=tuple(holds)) if holds else Gathered(tuple(determinants))
 
 
@@ -113,11 +138,11 @@ def part_month(tariff: Tariff, account: AccountRow, month: Window) -> tuple[Wind
     if window == month:
         return window, []
     for charge in tariff.charges:
-        if isinstance(charge, FixedCharge) or (
+        if isinstance(charge, (FixedCharge, DemandCharge, MinimumCharge)) or (
             isinstance(charge, (StepCharge, StepAdder)) and charge.period == "month"
         ):
             what = f"the account is in force for a part of the month only ({_span(window, tariff.zone)})"
-            remedy = "monthly steps and fixed charges have no rule for a part month: bill it by hand"
+            remedy = "monthly steps, fixed charges, demand and minimum have no rule for a part month: bill it by hand"
             return window, [Hold("part_month", what, remedy, start=start, end=end)]
     return window, []
 
@@ -185,16 +210,67 @@ def _no_meter(account: AccountRow, window: Window, zone_name: str) -> Hold:
     return Hold("no_meter", what, "correct the installations", start=window.start, end=window.end)
 
 
-def _register_part(conn: Connection, part: Installed, zone_name: str) -> tuple[RegisterPart | None, list[Hold]]:
-    ends, holds = [], []
+def _more(
+    conn: Connection, parts: Sequence[Installed], tariff: Tariff, total: Determinant
+) -> tuple[list[Determinant], list[Hold]]:
+    """What the other charges need: reactive energy and power factor, energy exported."""
+    found, holds = list[Determinant](), list[Hold]()
+    adjusts = one_of(tariff, PowerFactorCharge)
+    exports = one_of(tariff, ExportCredit) or one_of(tariff, NetMetering)
+    for name in (*(adjusts.reactive if adjusts else ()), *((EXPORT,) if exports else ())):
+        registers, missing = _registers(conn, parts, tariff.zone, name)
+        holds += missing
+        found.append(_total(registers, None, (), name))
+    by_name = {one.name: one.value for one in found}
+    if adjusts is not None:
+        factor = power_factor(total.value, sum((by_name[name] for name in adjusts.reactive), Decimal(0)))
+        found += [Determinant(POWER_FACTOR, factor, "")] if factor is not None else []
+    if one_of(tariff, NetMetering) is not None:
+        net = total.value - by_name[EXPORT]
+        found += [Determinant(NET, max(net, Decimal(0)), "kWh"), Determinant(SURPLUS, max(-net, Decimal(0)), "kWh")]
+    return found, holds
+
+
+def _demands(
+    conn: Connection, parts: Sequence[Installed], charge: DemandCharge, zone_name: str, as_of: int
+) -> tuple[list[Determinant], list[Hold]]:
+    """The maximum demand of each meter, each by its own multiplier."""
+    found, holds = list[Determinant](), list[Hold]()
+    for part in parts:
+        place = (conn, part.meter, part.installation.multiplier, part.window)
+        if charge.source == "register":
+            one, missing = demand.by_register(*place, zone_name)
+        else:
+            one, missing = demand.by_intervals(*place, block_min=charge.block_min, as_of=as_of)
+        found += [one] if one else []
+        holds += missing
+    return found, holds
+
+
+def _registers(
+    conn: Connection, parts: Sequence[Installed], zone_name: str, quantity: str
+) -> tuple[list[RegisterPart], list[Hold]]:
+    found, holds = list[RegisterPart](), list[Hold]()
+    for part in parts:
+        register, missing = _register_part(conn, part, zone_name, quantity)
+        found += [register] if register else []
+        holds += missing
+    return found, holds
+
+
+def _register_part(
+    conn: Connection, part: Installed, zone_name: str, quantity: str
+) -> tuple[RegisterPart | None, list[Hold]]:
+    ends, holds, unit = [], [], _unit(quantity)
+    remedy = _READ_AGAIN if quantity == TOTAL else f"have {quantity} read for that time as well, then close again"
     for at in (part.window.start, part.window.end):
-        value = readings.register_at(conn, part.meter.key, TOTAL, at)
+        value = readings.register_at(conn, part.meter.key, quantity, at)
         if value is None or value.quality is Quality.MISSING:
-            what = f"no {TOTAL} register at {_when(at, zone_name)}"
-            holds.append(Hold("register_absent", what, _READ_AGAIN, part.meter.id, at, at, 1))
+            what = f"no {quantity} register at {_when(at, zone_name)}"
+            holds.append(Hold("register_absent", what, remedy, part.meter.id, at, at, 1))
         elif value.quality is Quality.SUSPECT:
-            what = f"the {TOTAL} register at {_when(at, zone_name)} is suspect ({from_units(value.units)} kWh)"
-            holds.append(Hold("register_suspect", what, _READ_AGAIN, part.meter.id, at, at, 1))
+            what = f"the {quantity} register at {_when(at, zone_name)} is suspect ({from_units(value.units)} {unit})"
+            holds.append(Hold("register_suspect", what, remedy, part.meter.id, at, at, 1))
         else:
             ends.append(RegisterEnd(value.at, value.units, value.quality, value.source, value.outcome_id))
     if holds:
@@ -202,7 +278,7 @@ def _register_part(conn: Connection, part: Installed, zone_name: str) -> tuple[R
     register = RegisterPart(
         part.meter.key,
         part.meter.id,
-        TOTAL,
+        quantity,
         ends[0],
         ends[1],
         to_units(part.meter.register_wrap),
@@ -215,19 +291,25 @@ def _rollover(register: RegisterPart, part: Installed, zone_name: str) -> list[H
     """A register that runs back is a rollover only if that makes less than half of its range."""
     if register.end.units >= register.start.units or register.difference * 2 < part.meter.register_wrap:
         return []
-    start, end = from_units(register.start.units), from_units(register.end.units)
+    start, end, unit = from_units(register.start.units), from_units(register.end.units), _unit(register.quantity)
     what = (
-        f"the {TOTAL} register runs back from {start} to {end} kWh "
-        f"({_span(part.window, zone_name)}); as a rollover it would make {register.difference} kWh"
+        f"the {register.quantity} register runs back from {start} to {end} {unit} "
+        f"({_span(part.window, zone_name)}); as a rollover it would make {register.difference} {unit}"
     )
     remedy = "check both registers, the installation's dates and the meter model's register_wrap"
     return [Hold("register_back", what, remedy, part.meter.id, part.window.start, part.window.end, 2)]
 
 
-def _total(registers: Sequence[RegisterPart], used: Decimal | None, chain: tuple[UsedBefore, ...]) -> Determinant:
+def _unit(quantity: str) -> str:
+    return QUANTITIES[quantity].unit
+
+
+def _total(
+    registers: Sequence[RegisterPart], used: Decimal | None, chain: tuple[UsedBefore, ...], name: str = TOTAL
+) -> Determinant:
     counts = Counter(end.quality for part in registers for end in (part.start, part.end))
     value = sum((part.value for part in registers), Decimal(0))
-    return Determinant(TOTAL, value, "kWh", used, _counts(counts), (*registers, *chain))
+    return Determinant(name, value, _unit(name), used, _counts(counts), (*registers, *chain))
 
 
 def _tou(period: str, parts: Sequence[tuple[IntervalPart, Counter[Quality]]]) -> Determinant:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from difflib import get_close_matches
@@ -17,14 +17,25 @@ from sqlalchemy import Connection, select
 from billing import schema, store
 from billing.calendar import PeriodSpan
 from billing.model import Bill, BillLine, Determinant, Hold, IntervalPart, RegisterEnd, RegisterPart, UsedBefore
-from billing.rate import TOTAL, tou_name
+from billing.rate import EXPORT, MAXIMUM, NET, PERCENT, POWER_FACTOR, SURPLUS, TOTAL, tou_name
 from headend.civil import zone
 from headend.errors import UsageError
 from headend.model import FrameRecord, Interval, Quality, Window
-from headend.quantities import from_units
+from headend.quantities import QUANTITIES, Kind, from_units
 from headend.store import readings, registry
 
 __all__ = ["Node", "explain"]
+
+_DERIVED = {
+    POWER_FACTOR: (TOTAL, "import_kvarh", "export_kvarh"),
+    NET: (TOTAL, EXPORT),
+    SURPLUS: (TOTAL, EXPORT),
+}
+_DERIVED_TEXT = {
+    POWER_FACTOR: "active / sqrt(active^2 + reactive^2), half-up to two places",
+    NET: "import less export, 0 where more was exported",
+    SURPLUS: "export less import, 0 where more was imported",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +98,14 @@ def explain(conn: Connection, number: str, day: date | None = None) -> Node:
     assert bill.issued_at is not None, "an issued bill has its time"
     detail = (*detail, f"issued {walk.when(bill.issued_at)} from what was there up to outcome {bill.as_of}")
     parents = {determinant.name: _determinant_node(walk, determinant) for determinant in bill.determinants}
+    for made, of in _DERIVED.items():
+        if made in parents:
+            children = tuple(parents[name] for name in of if name in parents)
+            parents[made] = replace(parents[made], detail=(_DERIVED_TEXT[made],), children=children)
     lines = [_line_node(bill, line, parents) for line in bill.lines]
     billed = {line.determinant for line in bill.lines}
+    for made, of in _DERIVED.items():
+        billed |= set(of) if made in billed else set()
     lines += [
         Node(f"checked against {node.title}", node.detail, node.children)
         for name, node in parents.items()
@@ -102,7 +119,8 @@ def _held_node(walk: _Walk, at: datetime, holds: Sequence[Hold]) -> Node:
 
 
 def _line_node(bill: Bill, line: BillLine, parents: dict[str, Node]) -> Node:
-    arithmetic = f"{_plain(line.quantity)} {line.unit} x {line.price} = {line.amount} {bill.currency}"
+    sign = "of" if line.unit == PERCENT else "x"
+    arithmetic = f"{_plain(line.quantity)} {line.unit} {sign} {line.price} = {line.amount} {bill.currency}"
     parent = parents.get(line.determinant)
     return Node(f"{line.code}: {line.amount} {bill.currency}", (line.text, arithmetic), (parent,) if parent else ())
 
@@ -111,7 +129,7 @@ def _determinant_node(walk: _Walk, determinant: Determinant) -> Node:
     terms = [part.value for part in determinant.parents if not isinstance(part, UsedBefore)]
     detail = [f"{' + '.join(_plain(term) for term in terms)} = {_plain(determinant.value)}"] if len(terms) > 1 else []
     if determinant.counts:
-        kind = "registers" if determinant.name == TOTAL else "intervals"
+        kind = "intervals" if any(isinstance(part, IntervalPart) for part in determinant.parents) else "registers"
         detail.append(f"{kind}: {_quality_text(dict(determinant.counts))}")
     children = []
     for part in determinant.parents:
@@ -124,7 +142,8 @@ def _determinant_node(walk: _Walk, determinant: Determinant) -> Node:
                 pass
     if determinant.used_before is not None:
         children.append(_used_node(walk, determinant))
-    return Node(f"{determinant.name} = {_plain(determinant.value)} {determinant.unit}", tuple(detail), tuple(children))
+    title = f"{determinant.name} = {_plain(determinant.value)} {determinant.unit}".rstrip()
+    return Node(title, tuple(detail), tuple(children))
 
 
 def _used_node(walk: _Walk, determinant: Determinant) -> Node:
@@ -143,21 +162,33 @@ def _used_node(walk: _Walk, determinant: Determinant) -> Node:
 
 
 def _register_node(walk: _Walk, part: RegisterPart) -> Node:
+    unit = QUANTITIES[part.quantity].unit
+    if QUANTITIES[part.quantity].kind is Kind.DEMAND:
+        return _demand_node(walk, part, unit)
     start, end = from_units(part.start.units).normalize(), from_units(part.end.units).normalize()
     wrap = f" + {_plain(from_units(part.wrap_units))} (rollover)" if part.end.units < part.start.units else ""
-    arithmetic = f"{_kwh(end)} - {_kwh(start)}{wrap} = {_kwh(part.difference)} kWh x {_plain(part.multiplier)}"
+    arithmetic = f"{_kwh(end)} - {_kwh(start)}{wrap} = {_kwh(part.difference)} {unit} x {_plain(part.multiplier)}"
     children = tuple(_end_node(walk, part, register) for register in (part.start, part.end))
-    return Node(f"meter {part.meter}: {arithmetic}", (f"= {_plain(part.value)} kWh",), children)
+    return Node(f"meter {part.meter}: {arithmetic}", (f"= {_plain(part.value)} {unit}",), children)
+
+
+def _demand_node(walk: _Walk, part: RegisterPart, unit: str) -> Node:
+    """A maximum that the meter kept at a settlement, and the settlement before at which it began anew."""
+    span = f"between the settlements at {walk.when(part.start.at)} and {walk.when(part.end.at)}"
+    title = f"meter {part.meter}: the highest {_kwh(part.difference)} {unit} x {_plain(part.multiplier)}"
+    children = tuple(_end_node(walk, part, register) for register in (part.start, part.end))
+    return Node(title, (f"= {_plain(part.value)} {unit}, {span}",), children)
 
 
 def _end_node(walk: _Walk, part: RegisterPart, register: RegisterEnd) -> Node:
     value = _kwh(from_units(register.units))
     kind = f"{register.source.name.lower().replace('_', ' ')}, {register.quality.name.lower()}"
-    title = f"{part.quantity} at {walk.when(register.at)}: {value} kWh ({kind})"
+    unit = QUANTITIES[part.quantity].unit
+    title = f"{part.quantity} at {walk.when(register.at)}: {value} {unit} ({kind})"
     now = readings.register_at(walk.conn, part.meter_key, part.quantity, register.at)
     detail: tuple[str, ...] = ()
     if now is None or now.units != register.units:
-        held = "nothing" if now is None else f"{_kwh(from_units(now.units))} kWh from outcome {now.outcome_id}"
+        held = "nothing" if now is None else f"{_kwh(from_units(now.units))} {unit} from outcome {now.outcome_id}"
         detail = (f"changed since the bill was issued: the store now holds {held}",)
     return Node(title, detail, (_outcome_node(walk, register.outcome_id),))
 
@@ -193,6 +224,10 @@ def _interval_node(walk: _Walk, part: IntervalPart, name: str) -> Node:
         f"meter {part.meter}: {part.count} intervals of {part.step_s} s = {_kwh(total)} kWh x {_plain(part.multiplier)}"
     )
     detail = [f"= {_plain(part.value)} kWh"]
+    if name == MAXIMUM:
+        seconds = int((part.window.end - part.window.start).total_seconds())
+        block = f"{walk.when(part.window.start)} to {walk.when(part.window.end)}"
+        detail = [f"{detail[0]} in the highest block, {block}: x 3600 s / {seconds} s = its mean power"]
     now = sum(row.units for row in rows if row.units is not None)
     if now != part.sum_units:
         changed = f"changed since the bill was issued (after outcome {part.as_of})"
@@ -210,6 +245,9 @@ def _rows_of(walk: _Walk, part: IntervalPart, name: str) -> Iterator[Interval]:
         walk.intervals[key] = readings.intervals(
             walk.conn, part.meter_key, part.quantity, part.window, step_s=part.step_s, wrap_units=part.wrap_units
         )
+    if name == MAXIMUM:
+        yield from walk.intervals[key]
+        return
     own = iter(span for span in walk.spans if tou_name(span.period) == name)
     span = next(own, None)
     for row in walk.intervals[key]:

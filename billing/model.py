@@ -12,20 +12,26 @@ from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 from headend.model import Quality, Source, Window
-from headend.quantities import from_units
+from headend.quantities import QUANTITIES, Kind, from_units
 
 __all__ = [
     "MINOR_DIGITS",
     "Bill",
     "BillLine",
+    "CapacityCharge",
     "Charge",
+    "DemandCharge",
     "Determinant",
     "EnergyCharge",
+    "ExportCredit",
     "FixedCharge",
     "Hold",
     "IntervalPart",
+    "MinimumCharge",
+    "NetMetering",
     "Parent",
     "PeriodWindow",
+    "PowerFactorCharge",
     "RegisterEnd",
     "RegisterPart",
     "Schedule",
@@ -34,7 +40,9 @@ __all__ = [
     "StepAdder",
     "StepCharge",
     "StepTable",
+    "Surcharge",
     "Tariff",
+    "Tax",
     "TouCharge",
     "UsedBefore",
     "round_money",
@@ -141,7 +149,110 @@ class FixedCharge:
     text: str = ""
 
 
-Charge = EnergyCharge | TouCharge | StepCharge | StepAdder | FixedCharge
+@dataclass(frozen=True, slots=True)
+class DemandCharge:
+    """A price per kW of the month's maximum demand.
+
+    source: `register` (kept by the meter at its settlement) or `intervals` (the highest block of `block_min` minutes).
+    contract_kw: billed up to `allowance` times itself, whatever the maximum; what lies above that limit (`excess_above`
+    `allowance`) or above the contract (`contract`) costs `excess_factor` times the price. None: the maximum is billed.
+    discount: (hours, percent): so much off where the energy is at least `hours` times the contract.
+    """
+
+    price: Decimal
+    source: str
+    block_min: int = 15
+    contract_kw: Decimal | None = None
+    allowance: Decimal = Decimal("1.05")
+    excess_factor: Decimal = Decimal(2)
+    excess_above: str = "allowance"
+    discount: tuple[Decimal, Decimal] | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityCharge:
+    """A price per kVA of installed capacity for a month; a day of a part month is one of `month_days`."""
+
+    price: Decimal
+    capacity_kva: Decimal
+    month_days: int = 30
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerFactorCharge:
+    """An addition or a reduction by the month's power factor against `standard` (0.90, 0.85 or 0.80).
+
+    reactive: the registers whose energies are added up as reactive. base: groups of charges it is a percentage of.
+    """
+
+    standard: Decimal
+    base: tuple[str, ...]
+    reactive: tuple[str, ...] = ("import_kvarh",)
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Surcharge:
+    """A fund or levy per kWh. adjusted: whether it is a part of what the power-factor adjustment is made on."""
+
+    code: str
+    price: Decimal
+    adjusted: bool = False
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tax:
+    """A percentage of the groups of charges in `base`."""
+
+    code: str
+    percent: Decimal
+    base: tuple[str, ...]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MinimumCharge:
+    """What the groups of charges in `base` come to at least; the line is what they fall short of it."""
+
+    amount: Decimal
+    base: tuple[str, ...]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportCredit:
+    """A credit for every kWh exported."""
+
+    price: Decimal
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NetMetering:
+    """Energy is priced on import less export of the month; what was exported beyond that is credited at `price`."""
+
+    price: Decimal
+    text: str = ""
+
+
+Charge = (
+    EnergyCharge
+    | TouCharge
+    | StepCharge
+    | StepAdder
+    | FixedCharge
+    | DemandCharge
+    | CapacityCharge
+    | PowerFactorCharge
+    | Surcharge
+    | Tax
+    | MinimumCharge
+    | ExportCredit
+    | NetMetering
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +293,10 @@ class RegisterEnd:
 
 @dataclass(frozen=True, slots=True)
 class RegisterPart:
-    """What one meter registered between two instants of one billing period."""
+    """What one meter registered between two instants of one billing period.
+
+    For a demand both ends are settlements: at the first it began anew, at the second the meter kept its maximum.
+    """
 
     meter_key: int
     meter: str
@@ -194,7 +308,9 @@ class RegisterPart:
 
     @property
     def difference(self) -> Decimal:
-        """End minus start in kWh at the meter, rollover taken into account."""
+        """End minus start at the meter, rollover taken into account; of a demand the end alone."""
+        if QUANTITIES[self.quantity].kind is Kind.DEMAND:
+            return from_units(self.end.units)
         units = self.end.units - self.start.units
         return from_units(units + self.wrap_units if units < 0 else units)
 
@@ -206,7 +322,7 @@ class RegisterPart:
 
 @dataclass(frozen=True, slots=True)
 class IntervalPart:
-    """The intervals of one meter in `window` that fall in one TOU period.
+    """The intervals of one meter in `window` that fall in one TOU period, or in the block of the highest demand.
 
     as_of: the highest outcome id when they were summed; whatever came later was not in it.
     """
@@ -258,7 +374,10 @@ class Determinant:
 
 @dataclass(frozen=True, slots=True)
 class BillLine:
-    """One line of a bill; amount = `round_money(quantity, price)`. determinant: where the quantity comes from."""
+    """One line of a bill; amount = `round_money(quantity, price)`, with the unit `%` a hundredth of the product.
+
+    determinant: where the quantity comes from.
+    """
 
     code: str
     text: str

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from billing import rate
+from billing import ledger, rate
 from billing import store as bill_store
 from billing.calendar import PeriodSpan, billing_month, spans
 from billing.determinants import gather, part_month
@@ -200,5 +200,10 @@ def _put_all(conn: Connection, batch: Sequence[_Prepared], now: datetime) -> Ite
                 split[prepared.bill.window] = prepared.split
     for sha, tariff in tariffs.items():
         bill_store.put_tariff(conn, tariff, splits[sha], now)
+    issued: list[str] = []
     for prepared in batch:
-        yield prepared.bill.number, bill_store.put(conn, prepared.bill, now)
+        result = bill_store.put(conn, prepared.bill, now)
+        if result == "issued":
+            issued.append(prepared.bill.number)
+        yield prepared.bill.number, result
+    ledger.post_bills(conn, issued, now)

@@ -6,7 +6,18 @@ a multiplier or an eight-place price makes them finer than the store's ten-thous
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from headend.store.schema import METADATA, auto_key
 
@@ -18,6 +29,8 @@ __all__ = [
     "bill_line",
     "bill_register",
     "bill_used",
+    "ledger_entry",
+    "ledger_posting",
     "tariff_spans",
     "tariff_version",
 ]
@@ -170,4 +183,47 @@ bill_hold = Table(
     Column("span_start", BigInteger),
     Column("span_end", BigInteger),
     Column("count", Integer, nullable=False),
+)
+
+# Append-only: one document of the ledger. Migration 0006 has the triggers: an entry comes after its postings, which sum
+# to zero then, and takes the next number of its kind.
+ledger_entry = Table(
+    "ledger_entry",
+    METADATA,
+    Column("number", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("bill_key", BigInteger, ForeignKey("bill.key")),
+    Column("reverses", Text, ForeignKey("ledger_entry.number")),
+    Column("at", BigInteger, nullable=False),
+    Column("posted_at", BigInteger, nullable=False),
+    UniqueConstraint("kind", "sequence"),
+    UniqueConstraint("account", "kind", "reference"),
+    UniqueConstraint("kind", "bill_key"),
+    UniqueConstraint("reverses"),
+    CheckConstraint("kind IN ('bill', 'payment', 'reversal')", name="kind"),
+    CheckConstraint("(kind = 'bill') = (bill_key IS NOT NULL)", name="bill"),
+    CheckConstraint("(kind = 'reversal') = (reverses IS NOT NULL)", name="reverses"),
+)
+
+# Append-only: debits above zero, credits below. part: the account of a receivable, the kind of charge of a revenue.
+ledger_posting = Table(
+    "ledger_posting",
+    METADATA,
+    Column(
+        "entry",
+        Text,
+        ForeignKey("ledger_entry.number", deferrable=True, initially="DEFERRED"),
+        primary_key=True,
+    ),
+    Column("line", Integer, primary_key=True, autoincrement=False),
+    Column("book", Text, nullable=False),
+    Column("part", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    CheckConstraint("book IN ('receivable', 'revenue', 'tax', 'cash')", name="book"),
+    Index(None, "book", "part"),
 )

@@ -75,7 +75,7 @@ def _period_problems(table: Mapping[str, Any], where: Where) -> list[Problem]:
     if read in READS_BY_PERIOD:
         needed, useless = (
             ["every_min"],
-            ["settle_s"] if read.endswith(("settlement", "freeze")) else ["horizon_days", "settle_s"],
+            ["settle_s"] if read.endswith(("settlement", "freeze", "events")) else ["horizon_days", "settle_s"],
         )
     elif read in ("curve", "daily_freeze"):
         needed, useless = [], ["every_min"]
@@ -83,7 +83,7 @@ def _period_problems(table: Mapping[str, Any], where: Where) -> list[Problem]:
         return []
     if read == "registers":
         needed.append("quantities")
-    if read == "clock":
+    if read in ("clock", "events"):
         useless.append("quantities")
     problems = [
         Problem(where(key), f"a schedule that reads {read} needs {key}", f"write {key} = {example}")

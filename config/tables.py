@@ -28,7 +28,7 @@ __all__ = [
     "expand_environment",
 ]
 
-READS_BY_PERIOD: Final = ("registers", "clock", "settlement", "timed_freeze")
+READS_BY_PERIOD: Final = ("registers", "clock", "settlement", "timed_freeze", "events")
 
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -201,7 +201,7 @@ class ScheduleTable(Table):
     """One `[[schedule]]`."""
 
     name: Name = Field(examples=['"curves"'])
-    read: Literal["curve", "daily_freeze", "timed_freeze", "settlement", "registers", "clock"] = Field(
+    read: Literal["curve", "daily_freeze", "timed_freeze", "settlement", "registers", "clock", "events"] = Field(
         examples=['"curve"']
     )
     quantities: list[str] = Field(default=[], examples=['["import_kwh"]'])

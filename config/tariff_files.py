@@ -6,196 +6,43 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from datetime import date
 from decimal import Decimal
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from billing.calendar import DAY_KINDS, MINUTES_PER_DAY, clock_text, overlaps, uncovered
+from billing.calendar import DAY_KINDS, clock_text, overlaps, uncovered
 from billing.model import (
     MINOR_DIGITS,
+    CapacityCharge,
     Charge,
+    DemandCharge,
     EnergyCharge,
+    ExportCredit,
     FixedCharge,
-    PeriodWindow,
-    Schedule,
-    Season,
-    Step,
+    MinimumCharge,
+    NetMetering,
+    PowerFactorCharge,
     StepAdder,
     StepCharge,
-    StepTable,
+    Surcharge,
     Tariff,
+    Tax,
     TouCharge,
 )
+from billing.rate import GROUPS
+from config.tariff_keys import ADAPTER, ALL_MONTHS, KINDS, TariffKeys, walk
 from headend.civil import zone
 from headend.errors import ConfigError, Problem, UsageError
 
 __all__ = ["check_tariff", "load_tariff", "load_tariffs"]
 
-_ALL_MONTHS = tuple(range(1, 13))
-_DECIMAL = re.compile(r"-?\d{1,12}(\.\d{1,8})?")
-_WINDOW = re.compile(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
-_NAME = r"^[a-z][a-z0-9_]*$"
-
-
-def _decimal(value: object) -> Decimal:
-    """A number written as text; a TOML number is refused, because a TOML float is not a decimal."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise PydanticCustomError("number", "not a number", {"remedy": 'write it as text, like "0.538"'})
-    if not isinstance(value, str):
-        raise PydanticCustomError(
-            "number", "{value} is not text", {"value": value, "remedy": f'write the number as text: "{value}"'}
-        )
-    if not _DECIMAL.fullmatch(value):
-        raise PydanticCustomError(
-            "number",
-            "{value} is not a decimal number with up to 8 places",
-            {"value": repr(value), "remedy": 'write it like "0.538"'},
-        )
-    return Decimal(value)
-
-
-def _price(value: object) -> Decimal:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        raise PydanticCustomError(
-            "price", "the price {value} is not text", {"value": value, "remedy": f'write the price as text: "{value}"'}
-        )
-    return _decimal(value)
-
-
-def _window(value: object) -> tuple[int, int]:
-    """`"08:00-22:00"` as minutes of the day; `"22:00-06:00"` runs past midnight."""
-    match = _WINDOW.fullmatch(value) if isinstance(value, str) else None
-    start, end = (int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])) if match else (0, 0)
-    if match is None or start >= MINUTES_PER_DAY or end > MINUTES_PER_DAY or start == end:
-        raise PydanticCustomError(
-            "window", "{value} is not a span of hours", {"value": repr(value), "remedy": 'write it like "08:00-22:00"'}
-        )
-    return start, end
-
-
-def _year_start(value: object) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{2})-(\d{2})", value) if isinstance(value, str) else None
-    if match is None or not 1 <= int(match[1]) <= 12 or not 1 <= int(match[2]) <= 31:
-        raise PydanticCustomError(
-            "year_start", "{value} is not a day of the year", {"value": repr(value), "remedy": 'write it like "01-01"'}
-        )
-    return int(match[1]), int(match[2])
-
-
-PriceText = Annotated[Decimal, BeforeValidator(_price)]
-DecimalText = Annotated[Decimal, BeforeValidator(_decimal)]
-WindowText = Annotated[tuple[int, int], BeforeValidator(_window)]
-YearStartText = Annotated[tuple[int, int], BeforeValidator(_year_start)]
-Month = Annotated[int, Field(ge=1, le=12)]
-PeriodName = Annotated[str, Field(pattern=_NAME)]
-
-
-class _Keys(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class _SeasonKeys(_Keys):
-    months: list[Month] = Field(default=list(_ALL_MONTHS), min_length=1)
-    days: Literal["all", "weekday", "weekend"] = "all"
-    periods: dict[PeriodName, list[WindowText]]
-
-    def build(self) -> Season:
-        windows = [
-            piece
-            for period, spans in self.periods.items()
-            for start, end in spans
-            for piece in _within_day(period, start, end)
-        ]
-        return Season(tuple(self.months), self.days, tuple(windows))
-
-
-class _StepKeys(_Keys):
-    up_to: DecimalText | None = None
-    price: PriceText
-
-
-class _TableKeys(_Keys):
-    months: list[Month] = Field(default=list(_ALL_MONTHS), min_length=1)
-    steps: list[_StepKeys] = Field(min_length=1)
-
-
-class _EnergyKeys(_Keys):
-    kind: Literal["energy"]
-    unit: Literal["kWh"]
-    text: str = ""
-    price: PriceText
-
-    def build(self) -> Charge:
-        return EnergyCharge(self.price, self.text)
-
-
-class _TouKeys(_Keys):
-    kind: Literal["tou"]
-    unit: Literal["kWh"]
-    text: str = ""
-    prices: dict[PeriodName, PriceText] = Field(min_length=1)
-    seasons: list[_SeasonKeys] = Field(min_length=1)
-
-    def build(self) -> Charge:
-        return TouCharge(tuple(self.prices.items()), Schedule(tuple(s.build() for s in self.seasons)), self.text)
-
-
-class _StepsKeys(_Keys):
-    kind: Literal["step", "step_adder"]
-    unit: Literal["kWh"]
-    text: str = ""
-    period: Literal["month", "year"]
-    year_start: YearStartText = (1, 1)
-    tables: list[_TableKeys] = Field(min_length=1)
-
-    def build(self) -> Charge:
-        tables = tuple(StepTable(tuple(t.months), tuple(Step(s.up_to, s.price) for s in t.steps)) for t in self.tables)
-        if self.kind == "step":
-            return StepCharge(self.period, tables, self.year_start, self.text)
-        return StepAdder(self.period, tables, self.year_start, self.text)
-
-
-class _FixedKeys(_Keys):
-    kind: Literal["fixed"]
-    unit: Literal["month"]
-    text: str = ""
-    code: PeriodName
-    amount: PriceText
-
-    def build(self) -> Charge:
-        return FixedCharge(self.code, self.amount, self.text)
-
-
-_ChargeKeys = Annotated[_EnergyKeys | _TouKeys | _StepsKeys | _FixedKeys, Field(discriminator="kind")]
-_KINDS: dict[str, type[_Keys]] = {
-    kind: keys
-    for keys in (_EnergyKeys, _TouKeys, _StepsKeys, _FixedKeys)
-    for kind in get_args(keys.model_fields["kind"].annotation)
-}
-
-
-class _TariffKeys(_Keys):
-    id: str = Field(min_length=1)
-    version: str = Field(min_length=1)
-    title: str = Field(min_length=1)
-    source: str = Field(min_length=1)
-    source_date: date
-    verified: bool
-    note: str = ""
-    valid_from: date
-    valid_to: date | None = None
-    zone: str
-    currency: str
-    charges: list[_ChargeKeys] = Field(min_length=1)
-
-
-_ADAPTER: TypeAdapter[_TariffKeys] = TypeAdapter(_TariffKeys)
+_CODED = (FixedCharge, Surcharge, Tax)
+_OWN_CODES = ("pf_adjust", "minimum", "export_credit")
 
 
 def load_tariff(path: Path) -> Tariff:
@@ -211,11 +58,11 @@ def load_tariff(path: Path) -> Tariff:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([Problem(name, f"is not TOML: {error}", "mend the line it names")]) from error
     try:
-        keys = _ADAPTER.validate_python(content)
+        keys = ADAPTER.validate_python(content)
     except ValidationError as error:
         raise ConfigError(_problem(name, detail, content) for detail in error.errors()) from error
     tariff = Tariff(
-        **{key: getattr(keys, key) for key in _TariffKeys.model_fields if key != "charges"},
+        **{key: getattr(keys, key) for key in TariffKeys.model_fields if key != "charges"},
         charges=tuple(charge.build() for charge in keys.charges),
         sha=hashlib.sha256(text.encode()).hexdigest(),
         text=text,
@@ -267,21 +114,73 @@ def check_tariff(tariff: Tariff, name: str = "") -> list[Problem]:
     seen: dict[str, int] = {}
     for number, charge in enumerate(tariff.charges, start=1):
         where = f"charges[{number}]"
-        key = f"fixed charge {charge.code!r}" if isinstance(charge, FixedCharge) else type(charge).__name__
+        key = f"code {charge.code!r}" if isinstance(charge, _CODED) else type(charge).__name__
         if key in seen:
             found.append((where, f"a second charge of the same kind as charges[{seen[key]}]", "put them in one"))
         seen.setdefault(key, number)
-        match charge:
-            case TouCharge():
-                found.extend(_check_tou(charge, where))
-            case StepCharge() | StepAdder():
-                found.extend(_check_steps(charge, where))
-            case FixedCharge(code=code) if code.startswith(("energy", "step")):
-                found.append((f"{where}.code", f"{code!r} could be taken for an energy line", "choose another code"))
+        found.extend(_check_charge(charge, tariff, where))
     if len({c.year_start for c in tariff.charges if isinstance(c, (StepCharge, StepAdder)) and c.period == "year"}) > 1:
         found.append(("charges", "two step years with different starts", "give both the same year_start"))
     prefix = f"{name}: " if name else ""
     return [Problem(prefix + where, what, remedy) for where, what, remedy in found]
+
+
+def _check_charge(charge: Charge, tariff: Tariff, where: str) -> Iterator[tuple[str, str, str]]:
+    match charge:
+        case TouCharge():
+            yield from _check_tou(charge, where)
+        case StepCharge() | StepAdder():
+            yield from _check_steps(charge, where)
+        case DemandCharge() | CapacityCharge():
+            yield from _check_basic(charge, where)
+        case PowerFactorCharge() | Tax() | MinimumCharge():
+            yield from _check_base(charge, tariff, where)
+        case NetMetering():
+            yield from _check_net(tariff, where)
+    if isinstance(charge, _CODED) and charge.code.startswith(("energy", "step")):
+        yield f"{where}.code", f"{charge.code!r} could be taken for an energy line", "choose another code"
+    elif isinstance(charge, _CODED) and (charge.code in _OWN_CODES or charge.code.startswith("basic_")):
+        yield f"{where}.code", f"{charge.code!r} is the code of another line", "choose another code"
+
+
+def _check_basic(charge: DemandCharge | CapacityCharge, where: str) -> Iterator[tuple[str, str, str]]:
+    """Contract, capacity and what a demand is held to are above zero."""
+    named = {"capacity_kva": charge.capacity_kva} if isinstance(charge, CapacityCharge) else {}
+    if isinstance(charge, DemandCharge):
+        named = {} if charge.contract_kw is None else {"contract_kw": charge.contract_kw}
+        hours, percent = charge.discount or (Decimal(1), Decimal(1))
+        named |= {"discount_hours": hours, "discount_percent": percent}
+        for key, least in (("allowance", charge.allowance), ("excess_factor", charge.excess_factor)):
+            if least < 1:
+                yield f"{where}.{key}", f"{key} {least} is below 1", "write the whole factor, like 1.05 for 5 % more"
+    for key, value in named.items():
+        if value <= 0:
+            yield f"{where}.{key}", f"{key} {value} is not above 0", "write how much it is"
+
+
+def _check_base(
+    charge: PowerFactorCharge | Tax | MinimumCharge, tariff: Tariff, where: str
+) -> Iterator[tuple[str, str, str]]:
+    """What a charge on other charges is made on must be there, and each once."""
+    kinds = tuple(kind for group in charge.base for kind in GROUPS[group])
+    if not any(isinstance(one, kinds) for one in tariff.charges):
+        yield f"{where}.base", f"the tariff has no charge of {', '.join(charge.base)}", "add one, or correct `base`"
+    lists = {"base": charge.base} | ({"reactive": charge.reactive} if isinstance(charge, PowerFactorCharge) else {})
+    for key, values in lists.items():
+        for value in dict.fromkeys(one for one in values if values.count(one) > 1):
+            yield f"{where}.{key}", f"{value!r} stands there twice", "write it once"
+
+
+def _check_net(tariff: Tariff, where: str) -> Iterator[tuple[str, str, str]]:
+    """Net metering nets whole months: periods and steps of a year have no rule for it."""
+    for number, charge in enumerate(tariff.charges, start=1):
+        if isinstance(charge, TouCharge) or (isinstance(charge, (StepCharge, StepAdder)) and charge.period == "year"):
+            what = f"net metering has no rule for charges[{number}]: periods and yearly steps are not netted"
+            yield where, what, "use `energy` or monthly steps, or `export_credit` instead"
+        if isinstance(charge, ExportCredit):
+            yield where, f"charges[{number}] credits the same energy", "keep one of them"
+    if not any(isinstance(charge, (EnergyCharge, StepCharge)) for charge in tariff.charges):
+        yield where, "there is no price of energy to net", "add a charge of kind `energy` or `step`"
 
 
 def _check_tou(charge: TouCharge, where: str) -> Iterator[tuple[str, str, str]]:
@@ -346,11 +245,11 @@ def _check_months(
     """Every month of every kind of day belongs to exactly one row (a season or a table of steps)."""
     for kind in dict.fromkeys(kind for _, _, kinds in rows for kind in kinds):
         on = "" if kind == "all" else f" on a {kind}"
-        missing = [m for m in _ALL_MONTHS if not any(m in months and kind in kinds for _, months, kinds in rows)]
+        missing = [m for m in ALL_MONTHS if not any(m in months and kind in kinds for _, months, kinds in rows)]
         if missing:
             yield where, f"nothing for month {', '.join(map(str, missing))}{on}", "add them to one `months`"
         holders: dict[tuple[str, ...], list[int]] = {}
-        for month in _ALL_MONTHS:
+        for month in ALL_MONTHS:
             rows_of = tuple(row for row, months, kinds in rows if kind in kinds for m in months if m == month)
             holders.setdefault(rows_of, []).append(month)
         for rows_of, months_of in holders.items():
@@ -363,19 +262,9 @@ def _check_months(
         yield where, "nothing for a weekend", "add a season for weekends"
 
 
-def _within_day(period: str, start: int, end: int) -> Iterator[PeriodWindow]:
-    """A window past midnight as its two pieces of one civil day."""
-    if start < end:
-        yield PeriodWindow(period, start, end)
-        return
-    yield PeriodWindow(period, start, MINUTES_PER_DAY)
-    if end > 0:
-        yield PeriodWindow(period, 0, end)
-
-
 def _problem(name: str, detail: ErrorDetails, content: dict[str, Any]) -> Problem:
     """A pydantic finding in this project's words."""
-    path, keys = _walk(detail["loc"])
+    path, keys = walk(detail["loc"])
     where = f"{name}: {path}" if path else name
     context = detail.get("ctx", {})
     match detail["type"]:
@@ -387,26 +276,10 @@ def _problem(name: str, detail: ErrorDetails, content: dict[str, Any]) -> Proble
         case "missing":
             return Problem(where, "is missing", "add it")
         case "union_tag_invalid" | "union_tag_not_found":
-            remedy = f"write one of {', '.join(_KINDS)}"
+            remedy = f"write one of {', '.join(KINDS)}"
             return Problem(f"{where}.kind", "is not a known kind of charge", remedy)
         case "literal_error":
             return Problem(where, f"{detail['input']!r} is not known here", f"write {context['expected']}")
         case _:
             message = detail["msg"]
             return Problem(where, message[:1].lower() + message[1:], str(context.get("remedy", "")))
-
-
-def _walk(location: tuple[int | str, ...]) -> tuple[str, list[str]]:
-    """A pydantic location as `charges[1].prices.peak`, and the keys known at its last level."""
-    path, keys, model = "", list(_TariffKeys.model_fields), None
-    for index, part in enumerate(location):
-        if isinstance(part, int):
-            path += f"[{part + 1}]"
-        elif index == 2 and location[0] == "charges" and part in _KINDS:
-            model = _KINDS[part]
-            keys = list(model.model_fields)
-        else:
-            path += f".{part}" if path else part
-            keys = {"seasons": list(_SeasonKeys.model_fields), "tables": list(_TableKeys.model_fields)}.get(part, keys)
-            keys = list(_StepKeys.model_fields) if part == "steps" else keys
-    return path.replace(".[key]", ""), keys

@@ -99,7 +99,8 @@ async def run(
     detail = "; ".join(sorted({fault.detail for fault in faults}))
     if job.kind is ReadKind.SAMPLE and job.window is not None and not detail:
         detail = f"begun {(started - job.window.start).total_seconds():.3f} s after its boundary"
-    return _outcome(job, status, started, ended, harvest.readings, faults, frames, detail)
+    ended_so = _outcome(job, status, started, ended, harvest.readings, faults, frames, detail)
+    return replace(ended_so, events=harvest.events) if harvest.events else ended_so
 
 
 def damaged(frames: Sequence[FrameRecord]) -> bool:

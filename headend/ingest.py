@@ -24,6 +24,7 @@ from headend.quantities import to_units
 from headend.store import Store, schema
 from headend.store.codes import codes
 from headend.store.curves import open_from, tighten, write_curves
+from headend.store.events import MeterEvent, put_events
 from headend.store.evidence import EvidencePolicy, pack_frames
 from headend.store.ledger import SlotSet, open_slots
 from headend.store.merge import KIND_SOURCES, Arrival, History, Mark, add_revisions, lock_meters
@@ -62,6 +63,7 @@ def write(
     alone = [step for step in steps if isinstance(step, Mark) or not step.step_s or (strays and step in strays)]
     write_snapshots(conn, history, [step for step in alone if isinstance(step, Arrival)])
     write_slots(conn, alone)
+    put_events(conn, [event for outcome, key in zip(outcomes, ids, strict=True) for event in _told(outcome, key)])
     write_last_values(conn, (step for step in steps if isinstance(step, Arrival)))
     add_revisions(conn, history)
     return ids
@@ -95,6 +97,20 @@ def _arrival(
         started_at=to_epoch_s(outcome.started_at),
         state=int(SlotState.GOT if taken_at - at <= late_after_s else SlotState.LATE),
     )
+
+
+def _told(outcome: Outcome, outcome_id: int) -> list[MeterEvent]:
+    """What the meter recorded, as the store keeps it."""
+    return [
+        MeterEvent(
+            outcome.job.meter.key,
+            event.at,
+            event.code or event.text,
+            data={"log": event.log} | ({"text": event.text} if event.text and event.code else {}),
+            outcome_id=outcome_id,
+        )
+        for event in outcome.events
+    ]
 
 
 def _where(outcome: Outcome, reading: Reading) -> str:

@@ -14,6 +14,7 @@ from enum import IntEnum, StrEnum
 __all__ = [
     "Cause",
     "CurveSpec",
+    "EventRecord",
     "Fault",
     "FrameRecord",
     "Harvest",
@@ -109,6 +110,7 @@ class ReadKind(StrEnum):
     TIMED_FREEZE = "timed_freeze"  # registers frozen at set times (monthly as a rule) in a window
     SETTLEMENT = "settlement"  # registers and demands frozen on the settlement days in a window
     CLOCK = "clock"
+    EVENTS = "events"  # what the meter has recorded in a window: events with their times
     SAMPLE = "sample"  # current registers asked for at the boundaries of a grid, kept as a curve
     ESTIMATE = "estimate"  # nothing asked: points that will never come, computed from those beside them
     PUSH = "push"  # sent by the meter or a concentrator on its own
@@ -242,11 +244,23 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class EventRecord:
+    """Something a meter recorded. at: when, by its clock. log: which of its logs. code: its own number; text: what that
+    says, "" if the model does not tell."""
+
+    at: datetime
+    log: str
+    code: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Harvest:
     """What a protocol's `read` returns: what came and what did not."""
 
     readings: tuple[Reading, ...] = ()
     faults: tuple[Fault, ...] = ()
+    events: tuple[EventRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +284,7 @@ class Outcome:
     faults: tuple[Fault, ...] = ()
     frames: tuple[FrameRecord, ...] = ()
     detail: str = ""
+    events: tuple[EventRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

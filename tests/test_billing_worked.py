@@ -15,17 +15,22 @@ from billing import rate
 from billing.calendar import spans
 from billing.model import (
     BillLine,
+    CapacityCharge,
     Charge,
+    DemandCharge,
     Determinant,
     EnergyCharge,
     FixedCharge,
+    PowerFactorCharge,
     RegisterEnd,
     RegisterPart,
     Step,
     StepCharge,
     StepTable,
+    Surcharge,
     Tariff,
 )
+from billing.power_factor import adjustment_percent, power_factor
 from config.tariff_files import load_tariff
 from headend.civil import month_span, zone
 from headend.model import Quality, Source, Window
@@ -153,8 +158,77 @@ def test_a_day_of_intervals_by_seasonal_windows(id: str) -> None:
     assert dict(charge.prices) == prices
 
 
+@pytest.mark.parametrize("id", ["F01", "F02", "F03", "F04", "F06", "F07"])
+def test_power_factor_adjustment_of_an_amount(id: str) -> None:
+    inputs = CASES[id]["inputs"]
+    factor = power_factor(Decimal(inputs["active_kwh"]), Decimal(inputs["reactive_kvarh"]))
+    assert factor is not None
+    assert str(factor) == CASES[id]["expected"]["pf"]
+    base = FixedCharge("base", Decimal(inputs["base_amount"]))
+    tariff = made(base, PowerFactorCharge(Decimal(inputs["pf_standard"]), ("fixed",)))
+    determinants = {"power_factor": Determinant("power_factor", factor, "")}
+    _, line = rate.lines(tariff, determinants, month(6))
+    assert_as_worked(CASES[id], [line])
+
+
+@pytest.mark.parametrize("standard", ["0.90", "0.85", "0.80"])
+def test_the_whole_power_factor_table(standard: str) -> None:
+    """Every row of the table, from 1.00 down to 0.40."""
+    table = VECTORS["pf_table_percent"][standard]
+    assert len(table) == 61
+    assert {factor: adjustment_percent(Decimal(standard), Decimal(factor)) for factor in table} == {
+        factor: Decimal(percent) for factor, percent in table.items()
+    }
+
+
+def test_funds_outside_the_adjustment_base() -> None:
+    inputs = CASES["B02"]["inputs"]
+    (fund,) = inputs["funds"]
+    tariff = made(
+        EnergyCharge(Decimal(inputs["price"])),
+        Surcharge(f"fund_{fund}", Decimal(inputs["funds"][fund])),
+        PowerFactorCharge(Decimal(inputs["pf_standard"]), ("energy", "demand")),
+    )
+    determinants = {
+        "import_kwh": total(inputs["kwh"]),
+        "power_factor": Determinant("power_factor", Decimal(inputs["pf"]), ""),
+    }
+    assert_as_worked(CASES["B02"], rate.lines(tariff, determinants, month(6)))
+
+
+def test_capacity_for_a_month() -> None:
+    inputs = CASES["D01"]["inputs"]
+    tariff = made(CapacityCharge(Decimal(inputs["price"]), Decimal(inputs["capacity_kva"])))
+    for number in (2, 6, 7):  # whatever the month's length
+        assert_as_worked(CASES["D01"], rate.lines(tariff, {}, month(number)))
+
+
+def test_capacity_for_some_days_of_a_month() -> None:
+    """To the cent as worked; the line counts the days, so that quantity times price is the amount."""
+    case, july = CASES["D05"], month(7)
+    tariff = made(CapacityCharge(Decimal(case["inputs"]["price"]), Decimal(case["inputs"]["capacity_kva"])))
+    window = Window(july.end - timedelta(days=case["inputs"]["days"]), july.end)
+    (line,) = rate.lines(tariff, {}, window)
+    (row,) = case["expected"]["lines"]
+    assert (line.code, str(line.amount)) == (row["code"], row["amount"])
+    assert (line.quantity, line.unit, line.price) == (Decimal(13), "day", Decimal("535.5"))
+
+
+@pytest.mark.parametrize("id", ["D02", "D03", "D07"])
+def test_maximum_demand_with_contract_and_discount(id: str) -> None:
+    inputs = CASES[id]["inputs"]
+    contract = Decimal(inputs["contract_kw"]) if "contract_kw" in inputs else None
+    discount = (Decimal(inputs["threshold"]), Decimal(10)) if "threshold" in inputs else None
+    tariff = made(DemandCharge(Decimal(inputs["price"]), "register", contract_kw=contract, discount=discount))
+    determinants = {"import_max_kw": Determinant("import_max_kw", Decimal(inputs["max_demand_kw"]), "kW")}
+    if "kwh" in inputs:
+        determinants["import_kwh"] = total(inputs["kwh"])
+    assert_as_worked(CASES[id], rate.lines(tariff, determinants, month(6)))
+
+
 def test_every_worked_bill_is_tested_or_named_as_out_of_scope() -> None:
     tested = {"R01", "R02", "R04", "R06", "R07", "R08", "R10", "R11", "R13", "R14", "M01", "M02", "T01", "T03"}
+    tested |= {"F01", "F02", "F03", "F04", "F06", "F07", "D01", "D02", "D03", "D05", "D07", "B02"}
     assert set(CASES) == tested
     assert all(case["source"]["ref"] for case in CASES.values())
     assert all(case["reason"] for case in VECTORS["out_of_scope"])

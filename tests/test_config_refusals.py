@@ -64,7 +64,7 @@ max_batch = 0
         'site.toml: line[2].enpoint: unknown key "enpoint" -> did you mean endpoint?',
         'site.toml: line[2].name: the name "east" is taken by line[1] -> give each its own name',
         'site.toml: schedule[1].read: "curves" is not known here'
-        " -> use curve, daily_freeze, timed_freeze, settlement, registers or clock",
+        " -> use curve, daily_freeze, timed_freeze, settlement, registers, clock or events",
         "site.toml: schedule[1].deadline_min: 1.5 is not a whole number -> write deadline_min = 60",
         'site.toml: schedule[1].lines: there is no line "est" -> did you mean east?',
         "site.toml: ingest.max_batch: 0 is out of range -> use a number of at least 1",

@@ -73,8 +73,10 @@ class Served:
         assert self._ready.wait(10)
 
     async def _serve(self) -> None:
+        wrapped = dlms_meter(time.time, DlmsSpec())
+        wrapped.happen(62, int(time.time()) - 3600)
         lines = {
-            "wrapped": await serve_dlms_tcp(dlms_meter(time.time, DlmsSpec()), interface="wrapper"),
+            "wrapped": await serve_dlms_tcp(wrapped, interface="wrapper"),
             "hdlc": await serve_dlms_tcp(dlms_meter(time.time, DlmsSpec()), interface="hdlc"),
         }
         self.ports = {name: line.port for name, line in lines.items()}
@@ -164,6 +166,18 @@ def test_a_wrong_password_is_said_without_the_password(folder: Path) -> None:
     assert result.exit_code == 1
     assert "no access" in result.output
     assert "87654321" not in result.output
+
+
+def test_events_are_asked_for_and_kept_once(folder: Path) -> None:
+    assert "names no event log" in str(invoke(folder, "events", "W", "--ask").exception)
+    own = LLS + "; event_log = [{ name = 'standard', obis = '0.0.99.98.0.255', codes = ['62=disconnected'] }]"
+    write_meters(folder, [(*ROWS[0][:4], own)])
+    run(folder, "import", "--meters", str(folder / "meters.csv"))
+    for _ in range(2):
+        run(folder, "events", "W", "--ask")
+    (event,) = json.loads(run(folder, "events", "W", "--json"))
+    assert (event["code"], event["data"]) == ("62", {"log": "standard", "text": "disconnected"})
+    assert event["outcome"] > 0
 
 
 def test_browsing_makes_a_model_that_is_accepted_and_reads(folder: Path) -> None:

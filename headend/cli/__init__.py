@@ -8,6 +8,8 @@ import click
 
 from headend import __version__
 from headend.cli import (
+    account,
+    analyse,
     bill,
     catalogue,
     check,
@@ -30,6 +32,7 @@ from headend.cli import (
     scan,
     simulate,
     status,
+    tariff,
     trace,
 )
 from headend.cli.common import CONTEXT
@@ -76,6 +79,9 @@ for _command in (
     control.commands,
     bill.bill,
     bill.explain,
+    analyse.analyse,
+    tariff.tariff,
+    account.account,
     decode.decode,
     decode.quantities,
     catalogue.catalogue,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from rich.table import Table
 
 from config.site import Site
 from headend.cli.common import find_meter, local, opened, out, site_option, span
-from headend.model import Meter, Window
+from headend.cli.read import read_wishes
+from headend.errors import UsageError
+from headend.model import Meter, ReadKind, Window
 from headend.protocols.dlt645.status import WORDS, events_of, status_flags
 from headend.quantities import UNITS_PER_ONE
 from headend.store import Store, readings
@@ -43,17 +46,21 @@ class _Event:
     "--from", "start", default=None, help="First instant, 2026-10-01 or 2026-10-01T08:15. [default: 62 days ago]"
 )
 @click.option("--to", "end", default=None, help="End, not included. [default: now]")
+@click.option("--ask", is_flag=True, help="Read the meter's event logs now (DLMS), and store what is new.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def events(site: Site, meter_id: str, start: str | None, end: str | None, as_json: bool) -> None:
-    """Show what changed in a meter's status words (relay, batteries, phases), and what its concentrator told.
+def events(site: Site, meter_id: str, start: str | None, end: str | None, ask: bool, as_json: bool) -> None:
+    """Show what changed in a meter's status words, and what it or its concentrator has recorded with times.
 
-    The words are read by a schedule of status_word_1 to status_word_7. A change is known to lie between two reads. What
-    the meter itself has recorded of an event, with its times, is asked for by identifier: `headend read METER 03110001`
-    (the last power loss), 03300D01 (cover opened), and others that `headend catalogue` finds.
+    The words are read by a schedule of status_word_1 to status_word_7; a change is known to lie between two reads. The
+    logs of DLMS meters are read by a schedule `read = "events"`, or now with --ask. What a DL/T 645 meter has recorded
+    of an event is asked for by identifier: `headend read METER 03110001` (the last power loss), 03300D01 (cover
+    opened), and others that `headend catalogue` finds.
     """
     window = span(site, start, end, days=62)
     with opened(site) as store:
         meter = find_meter(site, store, meter_id)
+        if ask:
+            _ask(site, store, meter, window)
         found = sorted(_events(store, meter, window), key=lambda event: event.at)
         with store.read() as conn:
             told = meter_events(conn, meter.key, window)
@@ -82,6 +89,19 @@ def events(site: Site, meter_id: str, start: str | None, end: str | None, as_jso
         out.print(_told_table(told, site.zone))
     if not found and not told:
         out.print("no change of status in that span")
+
+
+def _ask(site: Site, store: Store, meter: Meter, window: Window) -> None:
+    """Read the meter's logs now; what it does not give is said and ends the verb."""
+    if not getattr(meter.details, "event_logs", ()):
+        raise UsageError(
+            f"the model {meter.model.name} of meter {meter.id} names no event log",
+            remedy="a DLMS model names them in [[dlms.event_log]]; `headend dlms browse` finds them",
+        )
+    (result,) = asyncio.run(read_wishes(site, store, meter, [(ReadKind.EVENTS, (), window)]))
+    if result["status"] != "ok":
+        click.echo(f"{result['status']}: {result['detail']}", err=True)
+        raise SystemExit(1)
 
 
 def _as_json(meter: Meter, event: MeterEvent) -> dict[str, Any]:

@@ -157,7 +157,7 @@ async def _read_all(
     site: Site, store: Store, meter: Meter, wishes: list[_Wish], identifiers: tuple[str, ...]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Outcomes of the quantities wished for, and the identifiers beside them."""
-    results = await _read(site, store, meter, wishes)
+    results = await read_wishes(site, store, meter, wishes)
     return results, [await _read_item(site, store, meter, identifier) for identifier in identifiers]
 
 
@@ -174,7 +174,7 @@ async def _read_item(site: Site, store: Store, meter: Meter, identifier: str) ->
         vault.flush()
 
 
-async def _read(site: Site, store: Store, meter: Meter, wishes: list[_Wish]) -> list[dict[str, Any]]:
+async def read_wishes(site: Site, store: Store, meter: Meter, wishes: list[_Wish]) -> list[dict[str, Any]]:
     """The outcomes of the reads; after one that got nothing the meter is not asked again."""
     results: list[dict[str, Any]] = []
     for kind, names, window in wishes:
@@ -195,7 +195,7 @@ async def _read(site: Site, store: Store, meter: Meter, wishes: list[_Wish]) -> 
 
 async def read_clock(site: Site, store: Store, meter: Meter) -> tuple[int | None, str]:
     """How far the meter's clock is off in seconds; None and why when it could not be read."""
-    result = (await _read(site, store, meter, [(ReadKind.CLOCK, ("clock_offset_s",), None)]))[0]
+    result = (await read_wishes(site, store, meter, [(ReadKind.CLOCK, ("clock_offset_s",), None)]))[0]
     offset = _offset([result])
     return (None, result["detail"] or result["status"]) if offset is None else (int(offset), "")
 

@@ -27,7 +27,7 @@ __all__ = ["Board", "Expected"]
 _ANCHORS = 4
 
 # Read round after round; the others are read slot by slot, as the ledger lacks them.
-_POLLED = (ReadKind.REGISTERS, ReadKind.CLOCK, ReadKind.SETTLEMENT, ReadKind.TIMED_FREEZE)
+_POLLED = (ReadKind.REGISTERS, ReadKind.CLOCK, ReadKind.SETTLEMENT, ReadKind.TIMED_FREEZE, ReadKind.EVENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Board:
                 self._gaps[meter.line].append(gap)
                 self._by_key[track.key] = gap
         for schedule in schedules:
-            if schedule.kind in _POLLED and schedule.every_s and not _pushed(meter):
+            if schedule.kind in _POLLED and schedule.every_s and not _pushed(meter) and _has(schedule, meter):
                 wanted = "*" in schedule.lines or meter.line in schedule.lines
                 if wanted and ("*" in schedule.models or meter.model.name in schedule.models):
                     polls = self._polls[meter.line]
@@ -209,6 +209,7 @@ class Board:
         heappush(polls, poll)
         schedule, window = poll.schedule, None
         if schedule.kind in (
+            ReadKind.EVENTS,
             ReadKind.SETTLEMENT,
             ReadKind.TIMED_FREEZE,
         ):  # whatever the meter still holds, within the horizon
@@ -321,6 +322,11 @@ def _pushed(meter: Meter) -> bool:
     """Whether the reads of `meter` come by themselves."""
     driver = PROTOCOLS.get(meter.protocol)
     return driver is not None and driver.pushed
+
+
+def _has(schedule: Schedule, meter: Meter) -> bool:
+    """Whether the meter's model names what is polled: of logs, that is; registers are asked for by name."""
+    return schedule.kind is not ReadKind.EVENTS or bool(getattr(meter.details, "event_logs", ()))
 
 
 def _next_round(schedule: Schedule, now: datetime) -> datetime:

@@ -40,6 +40,7 @@ KIND_SOURCES: dict[ReadKind, tuple[int, ...]] = {
     ReadKind.CURVE: (int(Source.CURVE),),
     ReadKind.DAILY_FREEZE: (int(Source.DAILY_FREEZE), int(Source.SETTLEMENT)),
     ReadKind.SETTLEMENT: (int(Source.SETTLEMENT),),
+    ReadKind.EVENTS: (),
     ReadKind.TIMED_FREEZE: (int(Source.TIMED_FREEZE),),
     ReadKind.REGISTERS: (int(Source.CURRENT), int(Source.INSTANT)),
     ReadKind.CLOCK: (int(Source.INSTANT),),

@@ -13,10 +13,11 @@ from decimal import Decimal
 from headend.access import NO_ACCESS, Access
 from headend.conversation import Conversation
 from headend.errors import ProtocolError, Unsupported
-from headend.model import Cause, Harvest, Meter, Reading, ReadJob, ReadKind, Source
+from headend.model import Cause, EventRecord, Fault, Harvest, Meter, Reading, ReadJob, ReadKind, Source, Window
 from headend.protocols.dlms.axdr import Datum
 from headend.protocols.dlms.clock import Stamp, parse_time
 from headend.protocols.dlms.cosem import Attribute, obis_bytes
+from headend.protocols.dlms.events import read_events
 from headend.protocols.dlms.failures import DataAccessError
 from headend.protocols.dlms.haul import Haul, in_session
 from headend.protocols.dlms.objects import (
@@ -59,10 +60,24 @@ def read(meter: Meter, job: ReadJob, *, now: datetime, access: Access = NO_ACCES
         return (yield from read_daily(meter, job, now=now, access=access))
     if job.kind is ReadKind.SETTLEMENT:
         return (yield from read_billing(meter, job, now=now, access=access))
+    if job.kind is ReadKind.EVENTS and job.window is not None:
+        return (yield from _read_log(meter, job.window, access))
     if job.kind is ReadKind.TIMED_FREEZE:
         raise Unsupported("DLMS meters have no timed freeze", remedy="read the settlement (billing profile) instead")
     names = (CLOCK_QUANTITY,) if job.kind is ReadKind.CLOCK else job.quantities
     return (yield from _read_now(meter, job, names, now, access))
+
+
+def _read_log(meter: Meter, window: Window, access: Access) -> Conversation[Harvest]:
+    """The meter's event logs; an entry without a time is told as a fault, for it has no place."""
+    entries = yield from read_events(meter, window, access)
+    records = tuple(
+        EventRecord(entry.at, entry.log, "" if entry.code is None else str(entry.code), entry.text)
+        for entry in entries
+        if entry.at is not None
+    )
+    lost = tuple(Fault(entry.log, Cause.BAD_FRAME, entry.text) for entry in entries if entry.at is None)
+    return Harvest(faults=lost, events=records)
 
 
 def discover() -> Conversation[str]:
