@@ -10,9 +10,11 @@ from decimal import Decimal
 from typing import Literal
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from headend.access import Access, memory_access
 from headend.endpoints import PushSettings
+from headend.errors import StoreError
 from headend.ingest import EvidencePolicy, Ingest
 from headend.model import Meter, Source
 from headend.protocols.dlms.intake import Arrival
@@ -22,7 +24,7 @@ from headend.store import Store, readings
 from headend.store.unplaced import UnplacedRow, put_unplaced, unplaced
 from simulators.dlms_meter import DlmsMeter
 from simulators.dlms_push import PUSHED, framed, push_apdus, push_tcp, push_udp
-from simulators.dlms_spec import PUSH_SHAPES, DlmsSpec
+from simulators.dlms_spec import PUSH_SHAPES, DlmsQuirks, DlmsSpec
 from simulators.dlms_town import dlms_meter
 from tests.helpers import registered
 
@@ -202,6 +204,45 @@ def test_a_push_in_the_clear_is_not_taken_for_that_of_a_meter_that_ciphers(sqlit
     (kept,) = site.aside()
     assert "less protected than policy asks" in kept.reason
     assert site.stored("import_kwh") is None
+
+
+def test_meters_that_share_a_key_and_tell_no_title_keep_counters_of_their_own(sqlite_store: Store) -> None:
+    """A push is tried with another meter's key to find its serial number: that must not count for the other."""
+    spec = DlmsSpec(serial="20000002", quirks=DlmsQuirks(empty_title=True), title=b"SIMSHARE")
+    first, second = simulated(replace(spec, serial="10000001")), simulated(spec)
+    settings = replace(settings_for(first, "serial"), policy="authenticated-encrypted")
+    rows = registered(sqlite_store, 2)
+    pair = [
+        replace(row, protocol="dlms", address=f"1#{meter.spec.serial}", details=settings)
+        for row, meter in zip(rows, (first, second), strict=True)
+    ]
+    accesses = {row.id: memory_access(keys_of(first)) for row in pair}
+    placer = Placer(pair, lambda meter: accesses[meter.id])
+    placed = [
+        placer.place(Arrival(push_apdus(meter, "entries", shield="general-glo")[0], ""), NOW)
+        for meter in (second, second, second, first, first)
+    ]
+    assert [p.outcome.job.meter.id for p in placed if isinstance(p, Placed)] == [
+        pair[index].id for index in (1, 1, 1, 0, 0)
+    ], placed
+
+
+def test_what_can_not_be_placed_waits_for_the_database_too(sqlite_store: Store) -> None:
+    meter = simulated()
+    site = Site(sqlite_store, meter, settings=settings_for(meter), secrets={})
+    tries = []
+    keep = site.keep
+
+    async def away_once(channel: str, peer: str, reason: str, payload: bytes) -> None:
+        tries.append(reason)
+        if len(tries) == 1:
+            raise StoreError("the database is away") from OperationalError("", {}, Exception("away"))
+        await keep(channel, peer, reason, payload)
+
+    site.keep = away_once  # type: ignore[method-assign]
+    push_through(site, framed(meter, push_apdus(meter, "pairs", shield="general-glo")))
+    assert len(tries) == 2
+    assert len(site.aside()) == 1
 
 
 def test_a_push_on_a_grid_becomes_a_point_of_the_curve(sqlite_store: Store) -> None:

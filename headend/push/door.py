@@ -8,12 +8,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from headend.endpoints import PushSettings
 from headend.errors import BadFrame, HeadendError, LineDown
 from headend.ingest import Ingest, database_fails
-from headend.model import Outcome
 from headend.protocols.dlms.intake import Arrival, Intake
 from headend.push.place import Placed, Placer
 
@@ -164,36 +164,39 @@ class PushDoor:
                 await self._push(one, peer)
 
     async def _push(self, arrival: Arrival, peer: str) -> None:
-        """Store one push, or keep it aside; a fault of the store is said, and the push kept from being lost twice."""
+        """Store one push, or keep it aside. One the store refuses is kept aside too, with the reason."""
         self.stats.pushes += 1
         try:
             placed = self.placer.place(arrival, self._clock())
             if isinstance(placed, Placed):
-                await self._store(placed.outcome)
+                try:
+                    await self._insist(partial(self._ingest.put, placed.outcome))
+                    self.stats.stored += 1
+                except HeadendError as error:
+                    await self._aside(arrival, peer, str(error))
             else:
-                self.stats.unplaced += 1
-                self._say(f"from {peer}: {placed.reason}")
-                sender = f"{peer} as {arrival.source}" if arrival.source else peer
-                await self._keep(f"push {self.settings.name}", sender, placed.reason, arrival.apdu)
-        except HeadendError as error:
-            self._say(f"a push from {peer} could not be stored: {error}")
+                await self._aside(arrival, peer, placed.reason)
         except Exception:
             log.exception("push %s: a push from %s failed", self.settings.name, peer)
 
-    async def _store(self, outcome: Outcome) -> None:
+    async def _aside(self, arrival: Arrival, peer: str, reason: str) -> None:
+        self.stats.unplaced += 1
+        self._say(f"from {peer}: {reason}")
+        sender = f"{peer} as {arrival.source}" if arrival.source else peer
+        await self._insist(partial(self._keep, f"push {self.settings.name}", sender, reason, arrival.apdu))
+
+    async def _insist(self, write: Callable[[], Awaitable[object]]) -> None:
         """Nobody will send it again: while the database is away it is tried until it is there."""
         rests_s = iter(_STORE_RESTS_S)
         while True:
             try:
-                await self._ingest.put(outcome)
+                await write()
+                return
             except HeadendError as error:
                 if not database_fails(error):
                     raise
                 self._say(f"waits for the store: {error}")
                 await asyncio.sleep(next(rests_s, _STORE_RESTS_S[-1]))
-            else:
-                self.stats.stored += 1
-                return
 
     def _say(self, reason: str) -> None:
         """Once for each reason in a row: a sender that repeats itself must not fill the log."""

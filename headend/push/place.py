@@ -74,9 +74,9 @@ class Placer:
         try:
             if title:
                 return self._by_its_title(arrival, title, now, count)
-            found = self._by_its_serial(arrival)
+            found = self._by_its_serial(arrival, count)
             if found is None or isinstance(found, Unknown):
-                by_address = self._by_its_address(arrival)
+                by_address = self._by_its_address(arrival, count)
                 found = by_address if found is None or not isinstance(by_address, Unknown) else found
         except ProtocolError as error:
             return Unknown(str(error))
@@ -97,13 +97,14 @@ class Placer:
             )
         return _placed(meter, push, arrival, now)
 
-    def _by_its_serial(self, arrival: Arrival) -> tuple[Meter, Push] | Unknown | None:
-        """Models differ in where the number stands: each kind of settings is tried."""
+    def _by_its_serial(self, arrival: Arrival, count: bool) -> tuple[Meter, Push] | Unknown | None:
+        """Models differ in where the number stands: each kind of settings is tried. A trial counts for no meter: where
+        one key is shared, it would spoil the counter of another."""
         refused: NoAccess | None = None
         for meters in self._by_serial.values():
             sample = next(iter(meters.values()))[0]
             try:
-                push = _decoded(arrival, sample, self._access_of(sample))
+                push = _decoded(arrival, sample, self._access_of(sample), count=False)
             except NoAccess as error:
                 refused = error
                 continue
@@ -111,15 +112,19 @@ class Placer:
                 continue
             if push.serial and push.serial in meters:
                 meter = _only(meters[push.serial], f"the serial number {push.serial}")
-                return meter if isinstance(meter, Unknown) else (meter, push)
+                if isinstance(meter, Unknown):
+                    return meter
+                return meter, _decoded(arrival, meter, self._access_of(meter), count=count)
         return Unknown(str(refused)) if refused is not None else None
 
-    def _by_its_address(self, arrival: Arrival) -> tuple[Meter, Push] | Unknown:
+    def _by_its_address(self, arrival: Arrival, count: bool) -> tuple[Meter, Push] | Unknown:
         meters = self._by_address.get(arrival.source, []) if arrival.source else []
         if not meters:
             return Unknown("no meter has its serial number or address" + _hint(arrival))
         meter = _only(meters, f"the address {arrival.source}")
-        return meter if isinstance(meter, Unknown) else (meter, _decoded(arrival, meter, self._access_of(meter)))
+        if isinstance(meter, Unknown):
+            return meter
+        return meter, _decoded(arrival, meter, self._access_of(meter), count=count)
 
 
 def _decoded(arrival: Arrival, meter: Meter, access: Access, *, count: bool = True) -> Push:
