@@ -2,7 +2,7 @@
 #   make demo [ARGS=--once]    a simulated town, read and billed
 #   make test [ARGS='-k name'] style, types, import contracts, tests
 # And for tests against other people's implementations, each in an environment of its own:
-#   make peers                 PyPI dlt645, python-dlt645, pyModbusTCP, modbus-tk and gurux_dlms into .venv-peers
+#   make peers                 PyPI dlt645, python-dlt645, pyModbusTCP, modbus-tk, gurux_dlms and PySAM into .venv-peers
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,7 +41,7 @@ test: lint
 
 peers: $(PEERS)/.dlt645-3.2.0 $(PEERS)/.python-dlt645-0.1.4
 peers: $(PEERS)/.pymodbustcp-0.3.1 $(PEERS)/.modbus-tk-1.1.5
-peers: $(PEERS)/.gurux-dlms-1.0.203
+peers: $(PEERS)/.gurux-dlms-1.0.203 $(PEERS)/.pysam-7.1.1
 
 # Both import as dlt645, so neither can live with the other.
 $(PEERS)/.dlt645-3.2.0:
@@ -68,6 +68,12 @@ $(PEERS)/.modbus-tk-1.1.5:
 $(PEERS)/.gurux-dlms-1.0.203:
 	$(PYTHON) -m venv $(PEERS)/gurux-dlms
 	$(PEERS)/gurux-dlms/bin/python -m pip install --quiet gurux_dlms==1.0.203
+	@touch $@
+
+# BSD-3-Clause; also the extra `oracle`. In an environment of its own as it takes 225 MB.
+$(PEERS)/.pysam-7.1.1:
+	$(PYTHON) -m venv $(PEERS)/pysam
+	$(PEERS)/pysam/bin/python -m pip install --quiet NREL-PySAM==7.1.1.post1
 	@touch $@
 
 clean:

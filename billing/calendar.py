@@ -2,6 +2,9 @@
 
 An hour that comes twice in autumn is priced by what the clock shows both times; an hour that is left out in spring is
 not there. At most one change of offset within a civil day is assumed; every zone of today keeps to that.
+
+A day of `Calendar.holidays` is of the kind `holiday` where a season of its month is for that kind, else of the kind
+`weekend`; one of `Calendar.workdays` is a weekday. An event (`PeriodEvent`) goes before all of this.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import pairwise
 
-from billing.model import PeriodWindow, Schedule
+import numpy as np
+from numpy.typing import NDArray
+
+from billing.charges import PeriodEvent, PeriodWindow, Schedule, Season
 from headend.civil import day_start, month_span, zone
 from headend.model import Window
 
@@ -23,8 +29,11 @@ __all__ = [
     "PeriodSpan",
     "billing_month",
     "clock_text",
+    "day_kind",
     "overlaps",
     "period_at",
+    "period_index",
+    "season_of",
     "spans",
     "step_year_start",
     "uncovered",
@@ -32,8 +41,14 @@ __all__ = [
 
 MINUTES_PER_DAY = 1440
 
-DAY_KINDS = {"weekday": ("weekday",), "weekend": ("weekend",), "all": ("weekday", "weekend")}
-"""The day types of a season, and the kinds of day each stands for."""
+DAY_KINDS = {
+    "weekday": ("weekday",),
+    "weekend": ("weekend",),
+    "all": ("weekday", "weekend"),
+    "holiday": ("holiday",),
+}
+"""The day types of a season, and the kinds of day each stands for. A holiday without a season of its own is a day of
+the weekend, so `all` holds on it as well."""
 
 _SECOND = timedelta(seconds=1)
 
@@ -61,20 +76,40 @@ def step_year_start(moment: datetime, year_start: tuple[int, int], zone_name: st
     return start if start <= moment else day_start(date(year - 1, month, day), tz)
 
 
-def period_at(schedule: Schedule, moment: datetime, tz: tzinfo) -> tuple[str, int]:
-    """The TOU period at `moment`, and the minute of its civil day at which that window ends.
+def day_kind(schedule: Schedule, day: date) -> str:
+    """The kind of a civil day by the schedule's calendar: `weekday`, `weekend` or `holiday`."""
+    if day in schedule.calendar.holidays:
+        return "holiday"
+    if day in schedule.calendar.workdays:
+        return "weekday"
+    return "weekend" if day.weekday() >= 5 else "weekday"
 
-    `ValueError` if the schedule leaves the instant out; a checked tariff never does.
+
+def season_of(schedule: Schedule, month: int, kind: str) -> Season | None:
+    """The season that holds in `month` on a day of `kind`; None if the schedule leaves it out."""
+    kinds = (kind, "weekend") if kind == "holiday" else (kind,)
+    found = (s for one in kinds for s in schedule.seasons if month in s.months and one in DAY_KINDS[s.days])
+    return next(found, None)
+
+
+def period_at(schedule: Schedule, moment: datetime, tz: tzinfo) -> tuple[str, int]:
+    """The TOU period at `moment`, and the minute of its civil day at which the window of hours it lies in ends.
+
+    An event that ends earlier ends its period before that. `ValueError` if the schedule leaves the instant out; a
+    checked tariff never does.
     """
     local = moment.astimezone(tz)
-    kind = "weekend" if local.weekday() >= 5 else "weekday"
     minute = local.hour * 60 + local.minute
-    for season in schedule.seasons:
-        if local.month in season.months and kind in DAY_KINDS[season.days]:
-            for window in season.windows:
-                if window.start_min <= minute < window.end_min:
-                    return window.period, window.end_min
+    season = season_of(schedule, local.month, day_kind(schedule, local.date()))
+    for window in season.windows if season is not None else ():
+        if window.start_min <= minute < window.end_min:
+            event = _event_at(schedule.events, moment)
+            return window.period if event is None else event.period, window.end_min
     raise ValueError(f"the schedule has no period for {local.isoformat()}")
+
+
+def _event_at(events: Sequence[PeriodEvent], moment: datetime) -> PeriodEvent | None:
+    return next((event for event in events if event.start <= moment < event.end), None)
 
 
 @lru_cache(maxsize=256)
@@ -82,7 +117,8 @@ def spans(schedule: Schedule, window: Window, zone_name: str) -> tuple[PeriodSpa
     """`window` split into spans of one TOU period, in order: they cover it exactly once, neighbours differ."""
     tz = zone(zone_name)
     found: list[PeriodSpan] = []
-    for start, end in _segments(window, tz):
+    edges = sorted({edge for event in schedule.events for edge in (event.start, event.end)})
+    for start, end in _cut(_segments(window, tz), edges):
         moment = start
         while moment < end:
             period, end_min = period_at(schedule, moment, tz)
@@ -95,6 +131,40 @@ def spans(schedule: Schedule, window: Window, zone_name: str) -> tuple[PeriodSpa
                 found.append(PeriodSpan(moment, until, period))
             moment = until
     return tuple(found)
+
+
+def _cut(pieces: Iterator[tuple[datetime, datetime]], edges: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
+    """The pieces cut at those of `edges` (ascending) that lie within them."""
+    for start, end in pieces:
+        moment = start
+        for edge in edges:
+            if moment < edge < end:
+                yield moment, edge
+                moment = edge
+        yield moment, end
+
+
+def period_index(
+    schedule: Schedule, window: Window, zone_name: str, step_s: int, periods: Sequence[str]
+) -> NDArray[np.intp]:
+    """The number, in `periods`, of the TOU period of every interval of `step_s` seconds of `window`, in order.
+
+    `ValueError` if the window is no whole number of intervals, if a TOU period begins within an interval, and if one
+    occurs that `periods` does not name.
+    """
+    step = timedelta(seconds=step_s)
+    if (window.end - window.start) % step:
+        raise ValueError(f"the window is no whole number of intervals of {step_s} s")
+    found = np.empty((window.end - window.start) // step, dtype=np.intp)
+    numbers = {period: number for number, period in enumerate(periods)}
+    for span in spans(schedule, window, zone_name):
+        if (span.start - window.start) % step:
+            local = span.start.astimezone(zone(zone_name))
+            raise ValueError(f"an interval of {step_s} s lies across {local:%Y-%m-%d %H:%M}, where a period begins")
+        if span.period not in numbers:
+            raise ValueError(f"the period {span.period!r} is not among {', '.join(periods)}")
+        found[(span.start - window.start) // step : (span.end - window.start) // step] = numbers[span.period]
+    return found
 
 
 def _segments(window: Window, tz: tzinfo) -> Iterator[tuple[datetime, datetime]]:

@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, tex
 
 from billing import schema
 from billing.model import MINOR_DIGITS
-from billing.rate import MONTH, PERCENT, TOTAL
+from billing.names import CAPACITY, CONTRACT, MARKET, MAXIMUM, MONTH, PERCENT, RATCHET, TOTAL
 from headend.civil import from_epoch_s, to_epoch_s
 from headend.errors import UsageError
 from headend.store import Store, registry
@@ -38,6 +38,7 @@ __all__ = [
     "post_bills",
     "post_missing",
     "reverse",
+    "reversed_by",
     "statement",
     "totals",
 ]
@@ -112,27 +113,37 @@ class _Document:
 
 
 def charge_kind(code: str, unit: str, determinant: str) -> str:
-    """Which kind of charge a bill line is, from its code, unit and determinant (see `billing.rate`).
+    """Which kind of charge a bill line is, from its code, unit and determinant (see `billing.rating.rate`).
 
-    `energy` (also steps), `demand` (also capacity), `fixed`, `minimum`, `surcharge`, `export`, `adjustment` (power
-    factor), `tax`; `other` for what is none of these.
+    `energy` (also steps, and market prices), `demand` (also capacity), `fixed`, `minimum`, `surcharge`, `export`,
+    `adjustment` (power factor), `correction` (an adjustment for an earlier bill), `tax`, `rounding` (of the whole
+    bill); `other` for what is none of these.
     """
-    if determinant == MONTH:
+    source = determinant.partition("@")[0]  # of a part of the period, as of the whole
+    if source == MONTH:
         return "minimum" if code == "minimum" else "fixed"
     if unit == PERCENT and not determinant:
         return "tax"
     for kind, pattern in _CODES:
         if re.fullmatch(pattern, code):
             return kind
-    return "surcharge" if determinant == TOTAL else "other"
+    for kind, pattern in _SOURCES:
+        if re.fullmatch(pattern, source):
+            return kind
+    if source == TOTAL:
+        return "demand" if unit == PERCENT else "surcharge"  # a discount on the demand, for long hours of use
+    return "other"
 
 
 _CODES = (
-    ("energy", r"energy(_.+)?|step\d+_adder"),
-    ("demand", r"basic_(demand|excess|discount|capacity)"),
+    ("energy", r"energy(_.+)?|.+_adder"),
+    ("demand", r"basic_(demand(_.+)?|excess|discount|capacity)"),
     ("adjustment", "pf_adjust"),
     ("export", "export_credit"),
+    ("correction", "adjustment"),
+    ("rounding", "rounding"),
 )
+_SOURCES = (("demand", f"({MAXIMUM}(_.+)?|{RATCHET}|{CONTRACT}|{CAPACITY})"), ("energy", f"{MARKET}_.+"))
 
 
 # -- posting -----------------------------------------------------------------------------------------------------------
@@ -183,8 +194,8 @@ def pay(conn: Connection, account: str, amount: Decimal, currency: str, referenc
 def reverse(conn: Connection, number: str, reason: str, now: datetime) -> Recorded:
     """Take back a posted bill (by the bill's number) or payment (by its entry's number) with an entry of its own.
 
-    The bill itself stays as it was issued. Reversing again changes nothing. Raises `UsageError` for what is not in the
-    ledger, a reversal, and an empty reason.
+    The bill itself stays as it was issued; its period may be billed anew. Reversing again changes nothing. Raises
+    `UsageError` for what is not in the ledger, a reversal, and an empty reason.
     """
     if not (reason := reason.strip()):
         raise UsageError("a reversal needs a reason", remedy="say it with --reason")
@@ -206,6 +217,21 @@ def reverse(conn: Connection, number: str, reason: str, now: datetime) -> Record
         "reversal", found.account, found.currency, reference, reason, to_epoch_s(now), opposite, reverses=found.number
     )
     return Recorded(_append(conn, [document], now)[0], document.account, True)
+
+
+def reversed_by(conn: Connection, bills: Sequence[str]) -> dict[str, str]:
+    """By the number of a bill that was reversed, the number of the entry that took it back; others are absent."""
+    bill, entry, reversal = schema.bill, schema.ledger_entry, schema.ledger_entry.alias()
+    found: dict[str, str] = {}
+    for part in chunks(bills):
+        query = (
+            select(bill.c.number, reversal.c.number)
+            .join(entry, (entry.c.bill_key == bill.c.key) & (entry.c.kind == "bill"))
+            .join(reversal, reversal.c.reverses == entry.c.number)
+            .where(bill.c.number.in_(part))
+        )
+        found.update((number, by) for number, by in conn.execute(query))
+    return found
 
 
 def check_account(conn: Connection, account: str) -> None:

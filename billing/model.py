@@ -1,4 +1,4 @@
-"""The nouns of billing, frozen: tariffs and their charges, determinants and what they come from, bills and holds.
+"""The nouns of a bill, frozen: its period, determinants and what they come from, lines, holds. Tariffs: `charges`.
 
 Energy is a `Decimal` in kWh, a price a `Decimal` per unit with up to eight places, money a `Decimal` of the currency's
 minor digits. `round_money` is the only place where money is rounded.
@@ -7,10 +7,11 @@ minor digits. `round_money` is the only place where money is rounded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
+from billing.charges import Tariff
 from headend.model import Quality, Source, Window
 from headend.quantities import QUANTITIES, Kind, from_units
 
@@ -18,32 +19,15 @@ __all__ = [
     "MINOR_DIGITS",
     "Bill",
     "BillLine",
-    "CapacityCharge",
-    "Charge",
-    "DemandCharge",
+    "Derived",
     "Determinant",
-    "EnergyCharge",
-    "ExportCredit",
-    "FixedCharge",
     "Hold",
     "IntervalPart",
-    "MinimumCharge",
-    "NetMetering",
     "Parent",
-    "PeriodWindow",
-    "PowerFactorCharge",
+    "Period",
     "RegisterEnd",
     "RegisterPart",
-    "Schedule",
-    "Season",
-    "Step",
-    "StepAdder",
-    "StepCharge",
-    "StepTable",
-    "Surcharge",
-    "Tariff",
-    "Tax",
-    "TouCharge",
+    "Segment",
     "UsedBefore",
     "round_money",
 ]
@@ -63,221 +47,41 @@ def round_money(quantity: Decimal, price: Decimal, minor_digits: int) -> Decimal
 
 
 @dataclass(frozen=True, slots=True)
-class PeriodWindow:
-    """Local minutes `[start_min, end_min)` of a civil day that belong to a TOU period; 0 <= start < end <= 1440."""
+class Segment:
+    """A part of a billing period in which one version of a tariff and one set of contract values hold.
 
-    period: str
-    start_min: int
-    end_min: int
-
-
-@dataclass(frozen=True, slots=True)
-class Season:
-    """Windows that hold on some days of some months. days: `all`, `weekday` (Monday to Friday) or `weekend`."""
-
-    months: tuple[int, ...]
-    days: str
-    windows: tuple[PeriodWindow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """Which TOU period each minute of the year belongs to, by the wall clock of the tariff's zone."""
-
-    seasons: tuple[Season, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step: up to and including `up_to` kWh (None: open), at `price` per kWh."""
-
-    up_to: Decimal | None
-    price: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class StepTable:
-    """Steps that hold in `months` (by the month in which the billing period starts)."""
-
-    months: tuple[int, ...]
-    steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EnergyCharge:
-    """One price for every kWh."""
-
-    price: Decimal
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TouCharge:
-    """A price per TOU period, in the order the bill shows them."""
-
-    prices: tuple[tuple[str, Decimal], ...]
-    schedule: Schedule
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StepCharge:
-    """Energy priced by steps that fill over a month, or over a year that starts on `year_start` (month, day)."""
-
-    period: str
-    tables: tuple[StepTable, ...]
-    year_start: tuple[int, int] = (1, 1)
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StepAdder:
-    """As `StepCharge`, but its prices are added to what other charges ask for the same kWh."""
-
-    period: str
-    tables: tuple[StepTable, ...]
-    year_start: tuple[int, int] = (1, 1)
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FixedCharge:
-    """An amount for each billing month; `code` is the line's code."""
-
-    code: str
-    amount: Decimal
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DemandCharge:
-    """A price per kW of the month's maximum demand.
-
-    source: `register` (kept by the meter at its settlement) or `intervals` (the highest block of `block_min` minutes).
-    contract_kw: billed up to `allowance` times itself, whatever the maximum; what lies above that limit (`excess_above`
-    `allowance`) or above the contract (`contract`) costs `excess_factor` times the price. None: the maximum is billed.
-    discount: (hours, percent): so much off where the energy is at least `hours` times the contract.
+    label: "" for the only part of a period, else the civil day on which it starts (`2026-10-16`), unique in the period.
     """
 
-    price: Decimal
-    source: str
-    block_min: int = 15
-    contract_kw: Decimal | None = None
-    allowance: Decimal = Decimal("1.05")
-    excess_factor: Decimal = Decimal(2)
-    excess_above: str = "allowance"
-    discount: tuple[Decimal, Decimal] | None = None
-    text: str = ""
+    window: Window
+    tariff: Tariff
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class CapacityCharge:
-    """A price per kVA of installed capacity for a month; a day of a part month is one of `month_days`."""
+class Period:
+    """What one bill is for. month: the civil month; window: the part of it in which the account is in force.
 
-    price: Decimal
-    capacity_kva: Decimal
-    month_days: int = 30
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PowerFactorCharge:
-    """An addition or a reduction by the month's power factor against `standard` (0.90, 0.85 or 0.80).
-
-    reactive: the registers whose energies are added up as reactive. base: groups of charges it is a percentage of.
+    segments cover `window` without a gap; the last one's tariff has charges made once for the whole bill (demand,
+    minimum, power factor). year_months: months begun of the step year, up to the period's end or the account's, in
+    which the account was or will be in force as far as is known: 12, or fewer where it began or ended within the year.
     """
 
-    standard: Decimal
-    base: tuple[str, ...]
-    reactive: tuple[str, ...] = ("import_kvarh",)
-    text: str = ""
+    month: Window
+    window: Window
+    segments: tuple[Segment, ...]
+    year_months: int = 12
 
+    @classmethod
+    def of(cls, tariff: Tariff, month: Window, window: Window | None = None) -> Period:
+        """A period of one part: the whole month, or `window` of it."""
+        window = window or month
+        return cls(month, window, (Segment(window, tariff),))
 
-@dataclass(frozen=True, slots=True)
-class Surcharge:
-    """A fund or levy per kWh. adjusted: whether it is a part of what the power-factor adjustment is made on."""
-
-    code: str
-    price: Decimal
-    adjusted: bool = False
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Tax:
-    """A percentage of the groups of charges in `base`."""
-
-    code: str
-    percent: Decimal
-    base: tuple[str, ...]
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MinimumCharge:
-    """What the groups of charges in `base` come to at least; the line is what they fall short of it."""
-
-    amount: Decimal
-    base: tuple[str, ...]
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ExportCredit:
-    """A credit for every kWh exported."""
-
-    price: Decimal
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class NetMetering:
-    """Energy is priced on import less export of the month; what was exported beyond that is credited at `price`."""
-
-    price: Decimal
-    text: str = ""
-
-
-Charge = (
-    EnergyCharge
-    | TouCharge
-    | StepCharge
-    | StepAdder
-    | FixedCharge
-    | DemandCharge
-    | CapacityCharge
-    | PowerFactorCharge
-    | Surcharge
-    | Tax
-    | MinimumCharge
-    | ExportCredit
-    | NetMetering
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Tariff:
-    """One version of a tariff.
-
-    valid_from, valid_to: civil days of `zone`, half-open: `valid_to` is the first day on which it no longer holds.
-    verified: whether everything in it was checked against its source; `note` says what was not.
-    sha: SHA-256 of the file's text as hexadecimal digits; text: that text, kept with every bill.
-    """
-
-    id: str
-    version: str
-    title: str
-    source: str
-    source_date: date
-    verified: bool
-    valid_from: date
-    valid_to: date | None
-    zone: str
-    currency: str
-    charges: tuple[Charge, ...]
-    note: str = ""
-    sha: str = ""
-    text: str = field(default="", repr=False, compare=False)
+    @property
+    def tariff(self) -> Tariff:
+        """The tariff in force at the period's end: the bill is in its zone and currency."""
+        return self.segments[-1].tariff
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +157,19 @@ class UsedBefore:
     at: datetime
 
 
-Parent = RegisterPart | IntervalPart | UsedBefore
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A number that went into a determinant as `value`, signed, in the determinant's unit (or as a factor of it).
+
+    name: another determinant of the same bill; a usage point's `POINT: quantity`; or what the registry holds, as
+    `account`, `transformer`, `submeter POINT`, `adjustment`.
+    """
+
+    name: str
+    value: Decimal
+
+
+Parent = RegisterPart | IntervalPart | UsedBefore | Derived
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +209,7 @@ class Hold:
     """One reason why a bill can't be issued: what is wrong, where, what to do.
 
     code: a short stable word for the reason. start, end: the instants or the span it concerns. count: how many values.
+    review: nothing is missing, but something is odd: a person may release the bill as it is, with a reason.
     """
 
     code: str
@@ -402,6 +219,7 @@ class Hold:
     start: datetime | None = None
     end: datetime | None = None
     count: int = 0
+    review: bool = False
 
     def __str__(self) -> str:
         text = f"{self.meter}: {self.what}" if self.meter else self.what
@@ -410,9 +228,14 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """A bill as it is stored. state: `issued` (never changes again) or `held` (no lines; `holds` says why).
+    """A bill as it is stored. state: `issued` (never changes again), `held` (no lines; `holds` says why) or, of a bill
+    that was never stored, `draft`.
 
     window: the billing period. as_of: the highest outcome id when it was computed. total: in the currency.
+    sequence: 0 for the first bill of a period, one more for each that corrects it; replaces: the number of that one.
+    reversed_by: the ledger entry that took it back, "" while it stands. segments: (start, tariff version's sha) of each
+    part, () where there is only one. holds: of a held bill why; of an issued one what was odd (and who released it is
+    in `store.releases`).
     """
 
     number: str
@@ -431,3 +254,7 @@ class Bill:
     lines: tuple[BillLine, ...] = ()
     determinants: tuple[Determinant, ...] = ()
     holds: tuple[Hold, ...] = ()
+    sequence: int = 0
+    replaces: str = ""
+    reversed_by: str = ""
+    segments: tuple[tuple[datetime, str], ...] = ()

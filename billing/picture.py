@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import gcd
 
-from billing.calendar import DAY_KINDS, MINUTES_PER_DAY
-from billing.model import PeriodWindow, Schedule
+from billing.calendar import DAY_KINDS, MINUTES_PER_DAY, season_of
+from billing.charges import PeriodWindow, Schedule
 
 __all__ = ["DAYS", "Picture", "pictures"]
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-"""The rows of a picture; a schedule with further kinds of day (holidays) has a row for each of them below."""
+"""The rows of a picture; a schedule with hours for holidays has a row for them below."""
 
 _FINEST_MIN = 15
 
@@ -52,8 +52,8 @@ def _rows(schedule: Schedule, month: int, cell_min: int) -> tuple[tuple[str, tup
 
 
 def _windows(schedule: Schedule, month: int, kind: str) -> tuple[PeriodWindow, ...]:
-    seasons = (s for s in schedule.seasons if month in s.months and kind in DAY_KINDS[s.days])
-    return next((season.windows for season in seasons), ())
+    season = season_of(schedule, month, kind)
+    return () if season is None else season.windows
 
 
 def _cells(windows: tuple[PeriodWindow, ...], cell_min: int) -> tuple[str, ...]:

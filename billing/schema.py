@@ -1,4 +1,4 @@
-"""The tables of billing, in the store's `METADATA`. Migration 0002 makes them, with the triggers that guard them.
+"""The tables of billing, in the store's `METADATA`. Migrations 0002, 0006 and 0007 make them, and triggers guard them.
 
 Instants are int64 epoch seconds, money int64 minor units of the currency. Energy and prices are decimal text, because
 a multiplier or an eight-place price makes them finer than the store's ten-thousandths.
@@ -17,18 +17,26 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
+    text,
 )
 
 from headend.store.schema import METADATA, auto_key
 
 __all__ = [
     "bill",
+    "bill_adjusted",
+    "bill_adjustment",
+    "bill_derived",
     "bill_determinant",
+    "bill_finding",
     "bill_hold",
     "bill_interval",
     "bill_line",
     "bill_register",
+    "bill_release",
     "bill_used",
+    "billing_run",
     "ledger_entry",
     "ledger_posting",
     "tariff_spans",
@@ -86,6 +94,10 @@ bill = Table(
     Column("total_minor", BigInteger),
     Column("issued_at", BigInteger),
     Column("as_of", BigInteger, nullable=False),
+    # The number of the bill this one corrects, "" for the first of a period.
+    Column("replaces", Text, nullable=False, server_default=text("''")),
+    # "START SHA" a line: the parts of a period in which tariff or contract changed; "" where there is one.
+    Column("segments", Text, nullable=False, server_default=text("''")),
     UniqueConstraint("number"),
     UniqueConstraint("account", "period_start", "period_end", "sequence"),
     Index(None, "period_start"),
@@ -183,6 +195,95 @@ bill_hold = Table(
     Column("span_start", BigInteger),
     Column("span_end", BigInteger),
     Column("count", Integer, nullable=False),
+    Column("review", Boolean, nullable=False, server_default=false()),
+)
+
+# What a determinant was made of besides what meters gave: other determinants, the registry, an adjustment.
+bill_derived = Table(
+    "bill_derived",
+    METADATA,
+    _bill_key(),
+    Column("determinant", Text, primary_key=True),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("value", Text, nullable=False),
+)
+
+# What was odd about a bill when it was issued all the same.
+bill_finding = Table(
+    "bill_finding",
+    METADATA,
+    _bill_key(),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("code", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("remedy", Text, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("span_start", BigInteger),
+    Column("span_end", BigInteger),
+    Column("count", Integer, nullable=False),
+)
+
+# Append-only: a person let a held bill pass, for the findings named in `codes` ("CODE" a line) and no others.
+bill_release = Table(
+    "bill_release",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("number", Text, nullable=False),
+    Column("codes", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("released_by", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index(None, "number"),
+)
+
+# Append-only: an amount to be put on an account's next bill for one that was issued. basis: the calculation, as JSON.
+bill_adjustment = Table(
+    "bill_adjustment",
+    METADATA,
+    Column("number", Text, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("corrects", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("quantity", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("price", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("basis", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    UniqueConstraint("sequence"),
+    Index(None, "account"),
+)
+
+# Append-only: which bill took an adjustment on. While that bill stands the adjustment is done; one that was reversed
+# sets it free again.
+bill_adjusted = Table(
+    "bill_adjusted",
+    METADATA,
+    _bill_key(),
+    Column("adjustment", Text, ForeignKey("bill_adjustment.number"), primary_key=True),
+)
+
+# One row a run of a cycle over a month: opened when it starts, completed once. asked_by: a person, or `schedule`.
+billing_run = Table(
+    "billing_run",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("cycle", Text, nullable=False),
+    Column("year", Integer, nullable=False),
+    Column("month", Integer, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("issued", Integer, nullable=False),
+    Column("held", Integer, nullable=False),
+    Column("already", Integer, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index(None, "year", "month"),
 )
 
 # Append-only: one document of the ledger. Migration 0006 has the triggers: an entry comes after its postings, which sum

@@ -4,44 +4,89 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, func, insert, or_, select, update
 
 from billing import schema
-from billing.calendar import PeriodSpan
-from billing.model import (
-    MINOR_DIGITS,
-    Bill,
-    BillLine,
-    Determinant,
-    Hold,
-    IntervalPart,
-    Parent,
-    RegisterEnd,
-    RegisterPart,
-    Tariff,
-    UsedBefore,
+from billing.bill_rows import (
+    COLUMNS,
+    bill_of,
+    bill_values,
+    content_rows,
+    counts_of,
+    determinant_of,
+    hold_of,
+    hold_values,
+    parent_tables,
+    total_minor,
 )
+from billing.calendar import PeriodSpan
+from billing.charges import Tariff
+from billing.model import Bill, Determinant, Hold, Parent
 from headend.civil import from_epoch_s, to_epoch_s
-from headend.model import Quality, Source, Window
-from headend.store.portable import add_absent
+from headend.model import Quality, Window
+from headend.store.portable import add_absent, chunks, put_rows
 from headend.store.schema import outcome
 
 __all__ = [
+    "Issued",
+    "Latest",
+    "Release",
     "bill",
     "bills",
     "highest_outcome",
     "hold_history",
+    "invoices",
+    "issued_codes",
     "issued_energy",
     "issued_numbers",
+    "issued_values",
+    "latest",
     "put",
+    "put_many",
     "put_tariff",
+    "released_codes",
+    "releases",
+    "standing",
     "tariff_spans",
     "tariff_text",
 ]
+
+
+class Latest(NamedTuple):
+    """The bill of an account and month with the highest sequence. reversed: the ledger took it back."""
+
+    number: str
+    sequence: int
+    state: str
+    replaces: str
+    reversed: bool
+
+
+class Issued(NamedTuple):
+    """A determinant of an issued bill that stands. window: the billing period."""
+
+    account: str
+    number: str
+    window: Window
+    name: str
+    value: Decimal
+    counts: tuple[tuple[Quality, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A person let a held bill pass, for the findings with these codes."""
+
+    number: str
+    codes: tuple[str, ...]
+    reason: str
+    by: str
+    at: datetime
 
 
 def highest_outcome(conn: Connection) -> int:
@@ -49,36 +94,127 @@ def highest_outcome(conn: Connection) -> int:
     return conn.scalar(select(func.max(outcome.c.id))) or 0
 
 
+# -- what stands -------------------------------------------------------------------------------------------------------
+
+
+def _reversal() -> Any:
+    """The number of the ledger entry that took a row of `bill` back."""
+    entry, table = schema.ledger_entry, schema.bill
+    same = (entry.c.account == table.c.account) & (entry.c.reference == table.c.number)
+    return select(entry.c.number).where(entry.c.kind == "reversal", same).correlate(table).scalar_subquery()
+
+
+def standing() -> ColumnElement[bool]:
+    """The condition that a row of `bill` is issued and was not taken back: what later bills may rest on."""
+    return and_(schema.bill.c.state == "issued", _reversal().is_(None))
+
+
 def issued_numbers(conn: Connection, numbers: Sequence[str]) -> set[str]:
     """Those of `numbers` that are issued already."""
     table, found = schema.bill, set[str]()
-    for start in range(0, len(numbers), 400):
-        chunk = numbers[start : start + 400]
+    for chunk in chunks(numbers):
         query = select(table.c.number).where(table.c.number.in_(chunk), table.c.state == "issued")
         found.update(conn.scalars(query))
+    return found
+
+
+def latest(conn: Connection, bases: Mapping[str, str], near: Window) -> dict[str, Latest]:
+    """By account the bill of a month that counts: the one of the highest sequence.
+
+    bases: the number of each account's first bill of the month (`ACCOUNT-YYYY-MM`). near: a span that holds the start
+    of each of these periods.
+    """
+    table = schema.bill
+    found: dict[str, Latest] = {}
+    for chunk in chunks(bases):
+        query = (
+            select(table.c.account, table.c.number, table.c.sequence, table.c.state, table.c.replaces, _reversal())
+            .where(
+                table.c.account.in_(chunk),
+                table.c.period_start >= to_epoch_s(near.start),
+                table.c.period_start < to_epoch_s(near.end),
+            )
+            .order_by(table.c.sequence)
+        )
+        for account, number, sequence, state, replaces, taken_back in conn.execute(query):
+            if number in (bases[account], f"{bases[account]}.{sequence}"):
+                found[account] = Latest(number, sequence, state, replaces, taken_back is not None)
     return found
 
 
 def issued_energy(
     conn: Connection, account: str, determinant: str, window: Window
 ) -> list[tuple[str, Window, Decimal]]:
-    """Number, period and energy of an account's issued bills within `window`, in order of time."""
+    """Number, period and energy of an account's bills that stand within `window`, in order of time."""
+    found = issued_values(conn, [account], [determinant], window)[account]
+    return [(one.number, one.window, one.value) for one in found]
+
+
+def issued_values(
+    conn: Connection, accounts: Iterable[str], names: Sequence[str], window: Window
+) -> dict[str, list[Issued]]:
+    """By account the determinants `names` of its bills that stand and lie within `window`, in order of time.
+
+    A bill that was taken back is not among them; of bills of one period only the latest can stand.
+    """
     table, parts = schema.bill, schema.bill_determinant
-    query = (
-        select(table.c.number, table.c.period_start, table.c.period_end, parts.c.value)
-        .join(parts, (parts.c.bill_key == table.c.key) & (parts.c.name == determinant))
-        .where(
-            table.c.account == account,
-            table.c.state == "issued",
-            table.c.period_start >= to_epoch_s(window.start),
-            table.c.period_end <= to_epoch_s(window.end),
+    found: dict[str, list[Issued]] = defaultdict(list)
+    for chunk in chunks(accounts):
+        query = (
+            select(
+                table.c.account,
+                table.c.number,
+                table.c.period_start,
+                table.c.period_end,
+                parts.c.name,
+                parts.c.value,
+                parts.c.counts,
+            )
+            .join(parts, (parts.c.bill_key == table.c.key) & parts.c.name.in_(names))
+            .where(table.c.account.in_(chunk), standing(), *_within(window))
+            .order_by(table.c.account, table.c.period_start, table.c.sequence, parts.c.position)
         )
-        .order_by(table.c.period_start, table.c.sequence)
-    )
-    return [
-        (row.number, Window(from_epoch_s(row.period_start), from_epoch_s(row.period_end)), Decimal(row.value))
-        for row in conn.execute(query)
-    ]
+        for account, number, start, end, name, value, counts in conn.execute(query):
+            period = Window(from_epoch_s(start), from_epoch_s(end))
+            found[account].append(Issued(account, number, period, name, Decimal(value), counts_of(counts)))
+    return found
+
+
+def issued_codes(
+    conn: Connection, accounts: Iterable[str], window: Window
+) -> dict[str, dict[str, tuple[Window, set[str]]]]:
+    """By account and number of its bills that stand within `window`: the period, and the codes of their lines."""
+    table, line = schema.bill, schema.bill_line
+    found: dict[str, dict[str, tuple[Window, set[str]]]] = defaultdict(dict)
+    for chunk in chunks(accounts):
+        query = (
+            select(table.c.account, table.c.number, table.c.period_start, table.c.period_end, line.c.code)
+            .join(line, line.c.bill_key == table.c.key)
+            .where(table.c.account.in_(chunk), standing(), *_within(window))
+            .order_by(table.c.account, table.c.period_start)
+        )
+        for account, number, start, end, code in conn.execute(query):
+            period = Window(from_epoch_s(start), from_epoch_s(end))
+            found[account].setdefault(number, (period, set()))[1].add(code)
+    return found
+
+
+def _within(window: Window) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    table = schema.bill
+    return table.c.period_start >= to_epoch_s(window.start), table.c.period_end <= to_epoch_s(window.end)
+
+
+def invoices(conn: Connection, numbers: Iterable[str]) -> dict[str, str]:
+    """By the number of a bill that of its entry in the ledger: numbered without gaps, it is the invoice's number."""
+    entry, found = schema.ledger_entry, dict[str, str]()
+    for chunk in chunks(numbers):
+        query = (
+            select(schema.bill.c.number, entry.c.number)
+            .join(entry, entry.c.bill_key == schema.bill.c.key)
+            .where(entry.c.kind == "bill", schema.bill.c.number.in_(chunk))
+        )
+        found.update((number, invoice) for number, invoice in conn.execute(query))
+    return found
 
 
 # -- putting -----------------------------------------------------------------------------------------------------------
@@ -107,155 +243,99 @@ def put(conn: Connection, bill: Bill, now: datetime) -> str:
     A held bill that is held again keeps its row; its reasons are added to its history if they changed. Raises
     SQLAlchemy's `IntegrityError` if another close stored the same bill at the same moment.
     """
+    return put_many(conn, [bill], now)[bill.number]
+
+
+def put_many(
+    conn: Connection, bills: Sequence[Bill], now: datetime, adjusted: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, str]:
+    """Store bills as `put` does, all of them at once; by number what became of each.
+
+    adjusted: by number of a bill the adjustments it takes on, if it is issued.
+    """
     table = schema.bill
-    found = conn.execute(select(table.c.key, table.c.state).where(table.c.number == bill.number).with_for_update())
-    row = found.one_or_none()
-    if row is not None and row.state == "issued":
-        return "already"
-    values = _bill_values(bill)
-    if row is None:
-        state = "held" if bill.state == "held" else "draft"
-        key = conn.execute(insert(table).values(values | {"state": state}).returning(table.c.key)).scalar_one()
-    else:
-        key = row.key
-    if bill.state == "held":
-        _put_holds(conn, key, bill.holds, now)
-        if row is not None:
-            conn.execute(update(table).where(table.c.key == key).values(values))
-        return "held"
-    _put_content(conn, key, bill)
-    digits = MINOR_DIGITS[bill.currency]
-    total = sum((line.amount for line in bill.lines), Decimal(0))
-    issued = {"state": "issued", "total_minor": _minor(total, digits), "issued_at": to_epoch_s(now)}
-    conn.execute(update(table).where(table.c.key == key).values(values | issued))
-    return "issued"
+    present: dict[str, tuple[int, str]] = {}
+    for chunk in chunks(bill.number for bill in bills):
+        query = select(table.c.number, table.c.key, table.c.state).where(table.c.number.in_(chunk)).with_for_update()
+        present.update((number, (key, state)) for number, key, state in conn.execute(query))
+    results = {number: "already" for number, (_, state) in present.items() if state == "issued"}
+    chosen = [bill for bill in bills if bill.number not in results]
+    new = [bill for bill in chosen if bill.number not in present]
+    keys = {number: key for number, (key, _) in present.items()}
+    if new:
+        rows = [bill_values(bill) | {"state": "held" if bill.state == "held" else "draft"} for bill in new]
+        made = conn.execute(insert(table).returning(table.c.number, table.c.key), rows)
+        keys.update((number, key) for number, key in made)
+    held = [bill for bill in chosen if bill.state == "held"]
+    issued = [bill for bill in chosen if bill.state != "held"]
+    _put_holds(conn, {keys[bill.number]: bill.holds for bill in held}, now)
+    _update(conn, [bill_values(bill) | {"of": keys[bill.number]} for bill in held if bill.number in present])
+    content: dict[Table, list[tuple[Any, ...]]] = defaultdict(list)
+    for bill in issued:
+        for of_table, values in content_rows(keys[bill.number], bill):
+            content[of_table].append(values)
+        taken = (adjusted or {}).get(bill.number, ())
+        content[schema.bill_adjusted] += [(keys[bill.number], number) for number in taken]
+    for of_table, values_of in content.items():
+        put_rows(conn, of_table, COLUMNS[of_table], values_of)
+    done = {"state": "issued", "issued_at": to_epoch_s(now)}
+    _update(
+        conn,
+        [bill_values(one) | done | {"total_minor": total_minor(one), "of": keys[one.number]} for one in issued],
+    )
+    results |= {bill.number: "held" if bill.state == "held" else "issued" for bill in chosen}
+    return results
 
 
-def _bill_values(bill: Bill) -> dict[str, Any]:
-    return {
-        "number": bill.number,
-        "account": bill.account,
-        "usage_point": bill.usage_point,
-        "period_start": to_epoch_s(bill.window.start),
-        "period_end": to_epoch_s(bill.window.end),
-        "sequence": 0,
-        "tariff": bill.tariff,
-        "tariff_version": bill.tariff_version,
-        "tariff_sha": bill.tariff_sha or None,
-        "zone": bill.zone,
-        "currency": bill.currency,
-        "as_of": bill.as_of,
-    }
+def _update(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Update rows of `bill`; `of` is the key of each."""
+    if rows:
+        names = [name for name in rows[0] if name != "of"]
+        statement = update(schema.bill).where(schema.bill.c.key == bindparam("of"))
+        conn.execute(statement.values({name: bindparam(name) for name in names}), list(rows))
 
 
-def _put_holds(conn: Connection, key: int, holds: Sequence[Hold], now: datetime) -> None:
-    history = _hold_rows(conn, schema.bill_hold.c.bill_key == key)[key]
-    last = max(history, default=0)
-    if last and history[last][1] == tuple(holds):
-        return
-    rows = [
-        {
-            "bill_key": key,
-            "evaluation": last + 1,
-            "position": position,
-            "evaluated_at": to_epoch_s(now),
-            "code": hold.code,
-            "what": hold.what,
-            "remedy": hold.remedy,
-            "meter": hold.meter,
-            "span_start": None if hold.start is None else to_epoch_s(hold.start),
-            "span_end": None if hold.end is None else to_epoch_s(hold.end),
-            "count": hold.count,
-        }
-        for position, hold in enumerate(holds, start=1)
+def _put_holds(conn: Connection, holds: Mapping[int, Sequence[Hold]], now: datetime) -> None:
+    """Add an evaluation to the history of each held bill whose reasons are other than before."""
+    history: dict[int, dict[int, tuple[datetime, tuple[Hold, ...]]]] = {}
+    for chunk in chunks(holds):
+        history.update(_hold_rows(conn, schema.bill_hold.c.bill_key.in_(chunk)))
+    rows = []
+    for key, reasons in holds.items():
+        last = max(history.get(key, ()), default=0)
+        if last and history[key][last][1] == tuple(reasons):
+            continue
+        rows += [
+            {"bill_key": key, "evaluation": last + 1, "position": position, "evaluated_at": to_epoch_s(now)}
+            | hold_values(hold)
+            | {"review": hold.review}
+            for position, hold in enumerate(reasons, start=1)
+        ]
+    if rows:
+        conn.execute(insert(schema.bill_hold), rows)
+
+
+# -- releases ----------------------------------------------------------------------------------------------------------
+
+
+def releases(conn: Connection, number: str) -> list[Release]:
+    """Who let this bill pass, why and for what, oldest first."""
+    table = schema.bill_release
+    rows = conn.execute(select(table).where(table.c.number == number).order_by(table.c.key))
+    return [
+        Release(row.number, tuple(row.codes.splitlines()), row.reason, row.released_by, from_epoch_s(row.at))
+        for row in rows
     ]
-    conn.execute(insert(schema.bill_hold), rows)
 
 
-def _put_content(conn: Connection, key: int, bill: Bill) -> None:
-    digits = MINOR_DIGITS[bill.currency]
-    rows: dict[Table, list[dict[str, Any]]] = defaultdict(list)
-    for number, line in enumerate(bill.lines, start=1):
-        rows[schema.bill_line].append(
-            {
-                "bill_key": key,
-                "line": number,
-                "code": line.code,
-                "text": line.text,
-                "quantity": _text(line.quantity),
-                "unit": line.unit,
-                "price": _text(line.price),
-                "amount_minor": _minor(line.amount, digits),
-                "determinant": line.determinant,
-            }
-        )
-    for position, determinant in enumerate(bill.determinants, start=1):
-        rows[schema.bill_determinant].append(
-            {
-                "bill_key": key,
-                "name": determinant.name,
-                "position": position,
-                "value": _text(determinant.value),
-                "unit": determinant.unit,
-                "used_before": None if determinant.used_before is None else _text(determinant.used_before),
-                "counts": "\n".join(f"{int(quality)} {count}" for quality, count in determinant.counts),
-            }
-        )
-        for part, parent in enumerate(determinant.parents, start=1):
-            table, values = _parent_values(parent)
-            rows[table].append({"bill_key": key, "determinant": determinant.name, "part": part} | values)
-    for table, of_table in rows.items():
-        conn.execute(insert(table), of_table)
-
-
-def _parent_values(parent: Parent) -> tuple[Table, dict[str, Any]]:
-    if isinstance(parent, UsedBefore):
-        return schema.bill_used, {
-            "number": parent.number,
-            "energy": _text(parent.energy),
-            "at": to_epoch_s(parent.at),
-        }
-    common = {
-        "meter_key": parent.meter_key,
-        "meter": parent.meter,
-        "quantity": parent.quantity,
-        "multiplier": _text(parent.multiplier),
-        "wrap_units": parent.wrap_units,
-    }
-    if isinstance(parent, RegisterPart):
-        ends = {
-            f"{name}_{key}": value
-            for name, end in (("start", parent.start), ("end", parent.end))
-            for key, value in (
-                ("at", to_epoch_s(end.at)),
-                ("units", end.units),
-                ("quality", int(end.quality)),
-                ("source", int(end.source)),
-                ("outcome_id", end.outcome_id),
-            )
-        }
-        return schema.bill_register, common | ends
-    return schema.bill_interval, common | {
-        "window_start": to_epoch_s(parent.window.start),
-        "window_end": to_epoch_s(parent.window.end),
-        "step_s": parent.step_s,
-        "count": parent.count,
-        "sum_units": parent.sum_units,
-        "as_of": parent.as_of,
-    }
-
-
-def _text(value: Decimal) -> str:
-    """A decimal as the shortest plain text that means it exactly."""
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _minor(amount: Decimal, digits: int) -> int:
-    scaled = amount.scaleb(digits)
-    minor = int(scaled)
-    assert minor == scaled, "amounts are rounded before they are stored"
-    return minor
+def released_codes(conn: Connection, numbers: Iterable[str]) -> dict[str, set[str]]:
+    """By number of a bill the codes of the findings it was released for."""
+    table = schema.bill_release
+    found: dict[str, set[str]] = defaultdict(set)
+    for chunk in chunks(numbers):
+        for number, codes in conn.execute(select(table.c.number, table.c.codes).where(table.c.number.in_(chunk))):
+            found[number].update(codes.splitlines())
+    return found
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -266,10 +346,13 @@ def bill(conn: Connection, number: str) -> Bill | None:
     return next(iter(_load(conn, schema.bill.c.number == number)), None)
 
 
-def bills(conn: Connection, window: Window) -> list[Bill]:
-    """Every bill whose period starts within `window`, by number."""
-    start = schema.bill.c.period_start
-    return _load(conn, (start >= to_epoch_s(window.start)) & (start < to_epoch_s(window.end)))
+def bills(conn: Connection, window: Window, *, odd: bool = False) -> list[Bill]:
+    """Every bill whose period starts within `window`, by number; odd: those that are held or have findings."""
+    table, finding = schema.bill, schema.bill_finding.alias()
+    where = (table.c.period_start >= to_epoch_s(window.start)) & (table.c.period_start < to_epoch_s(window.end))
+    if odd:
+        where &= or_(table.c.state == "held", table.c.key.in_(select(finding.c.bill_key)))
+    return _load(conn, where)
 
 
 def hold_history(conn: Connection, number: str) -> list[tuple[datetime, tuple[Hold, ...]]]:
@@ -297,32 +380,15 @@ def tariff_text(conn: Connection, sha: str) -> str | None:
 
 
 def _load(conn: Connection, where: ColumnElement[bool]) -> list[Bill]:
-    lines, determinants = _lines(conn, where), _determinants(conn, where)
-    holds = _hold_rows(conn, where)
+    lines, determinants = _grouped(conn, schema.bill_line, where, "line"), _determinants(conn, where)
+    holds, findings = _hold_rows(conn, where), _grouped(conn, schema.bill_finding, where, "position")
     found = []
-    for row in conn.execute(select(schema.bill).where(where).order_by(schema.bill.c.number)):
-        digits = MINOR_DIGITS.get(row.currency, 2)
+    query = select(schema.bill, _reversal().label("reversed_by")).where(where).order_by(schema.bill.c.number)
+    for row in conn.execute(query):
         reasons = holds[row.key]
-        found.append(
-            Bill(
-                number=row.number,
-                account=row.account,
-                usage_point=row.usage_point,
-                window=Window(from_epoch_s(row.period_start), from_epoch_s(row.period_end)),
-                state=row.state,
-                tariff=row.tariff,
-                tariff_version=row.tariff_version,
-                tariff_sha=row.tariff_sha or "",
-                zone=row.zone,
-                currency=row.currency,
-                total=None if row.total_minor is None else Decimal(row.total_minor).scaleb(-digits),
-                issued_at=None if row.issued_at is None else from_epoch_s(row.issued_at),
-                as_of=row.as_of,
-                lines=tuple(_line(line, digits) for line in lines[row.key]),
-                determinants=tuple(determinants[row.key]),
-                holds=reasons[max(reasons)][1] if row.state == "held" and reasons else (),
-            )
-        )
+        told = reasons[max(reasons)][1] if row.state == "held" and reasons else ()
+        told = told or tuple(hold_of(finding) for finding in findings[row.key])
+        found.append(bill_of(row, lines[row.key], determinants[row.key], told, row.reversed_by or ""))
     return found
 
 
@@ -331,76 +397,30 @@ def _rows(conn: Connection, table: Table, where: ColumnElement[bool], *order: st
     return conn.execute(query.order_by(table.c.bill_key, *(table.c[name] for name in order)))
 
 
-def _lines(conn: Connection, where: ColumnElement[bool]) -> dict[int, list[Any]]:
+def _grouped(conn: Connection, table: Table, where: ColumnElement[bool], order: str) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = defaultdict(list)
-    for row in _rows(conn, schema.bill_line, where, "line"):
+    for row in _rows(conn, table, where, order):
         found[row.bill_key].append(row)
     return found
 
 
-def _line(row: Any, digits: int) -> BillLine:
-    amount = Decimal(row.amount_minor).scaleb(-digits)
-    quantity, price = Decimal(row.quantity), Decimal(row.price)
-    return BillLine(row.code, row.text, quantity, row.unit, price, amount, row.determinant)
-
-
 def _determinants(conn: Connection, where: ColumnElement[bool]) -> dict[int, list[Determinant]]:
     parents: dict[tuple[int, str], list[tuple[int, Parent]]] = defaultdict(list)
-    for table, make in (
-        (schema.bill_register, _register_part),
-        (schema.bill_interval, _interval_part),
-        (schema.bill_used, _used),
-    ):
+    for table, make in parent_tables():
         for row in _rows(conn, table, where, "determinant", "part"):
             parents[row.bill_key, row.determinant].append((row.part, make(row)))
     found: dict[int, list[Determinant]] = defaultdict(list)
     for row in _rows(conn, schema.bill_determinant, where, "position"):
-        counts = (line.split() for line in row.counts.splitlines())
-        found[row.bill_key].append(
-            Determinant(
-                row.name,
-                Decimal(row.value),
-                row.unit,
-                None if row.used_before is None else Decimal(row.used_before),
-                tuple((Quality(int(quality)), int(count)) for quality, count in counts),
-                tuple(parent for _, parent in sorted(parents[row.bill_key, row.name], key=lambda part: part[0])),
-            )
-        )
+        of_it = sorted(parents[row.bill_key, row.name], key=lambda part: part[0])
+        found[row.bill_key].append(determinant_of(row, [parent for _, parent in of_it]))
     return found
-
-
-def _register_part(row: Any) -> Parent:
-    ends = [
-        RegisterEnd(
-            from_epoch_s(row._mapping[f"{end}_at"]),
-            row._mapping[f"{end}_units"],
-            Quality(row._mapping[f"{end}_quality"]),
-            Source(row._mapping[f"{end}_source"]),
-            row._mapping[f"{end}_outcome_id"],
-        )
-        for end in ("start", "end")
-    ]
-    place = (row.meter_key, row.meter, row.quantity)
-    return RegisterPart(*place, ends[0], ends[1], row.wrap_units, Decimal(row.multiplier))
-
-
-def _interval_part(row: Any) -> Parent:
-    window = Window(from_epoch_s(row.window_start), from_epoch_s(row.window_end))
-    sums = (row.step_s, row._mapping["count"], row.sum_units, row.wrap_units)
-    return IntervalPart(row.meter_key, row.meter, row.quantity, window, *sums, Decimal(row.multiplier), row.as_of)
-
-
-def _used(row: Any) -> Parent:
-    return UsedBefore(row.number, Decimal(row.energy), from_epoch_s(row.at))
 
 
 def _hold_rows(conn: Connection, where: ColumnElement[bool]) -> dict[int, dict[int, tuple[datetime, tuple[Hold, ...]]]]:
     """By bill key and evaluation: when, and the reasons."""
     found: dict[int, dict[int, tuple[datetime, tuple[Hold, ...]]]] = defaultdict(dict)
     for row in _rows(conn, schema.bill_hold, where, "evaluation", "position"):
-        start = None if row.span_start is None else from_epoch_s(row.span_start)
-        end = None if row.span_end is None else from_epoch_s(row.span_end)
-        hold = Hold(row.code, row.what, row.remedy, row.meter, start, end, row._mapping["count"])
+        hold = hold_of(row, review=bool(row.review))
         at, before = found[row.bill_key].get(row.evaluation, (from_epoch_s(row.evaluated_at), ()))
         found[row.bill_key][row.evaluation] = (at, (*before, hold))
     return found

@@ -16,7 +16,7 @@ from config.problems import nearest, parse_decimal, read_bytes, shown
 from headend import civil
 from headend.errors import ConfigError, Problem
 
-__all__ = ["CsvRow", "identifier", "moment", "number", "read_csv"]
+__all__ = ["CsvRow", "identifier", "moment", "number", "parse_csv", "read_csv"]
 
 _NAME_CHARACTERS: Final = 100
 _YEARS: Final = range(1970, 2200)
@@ -46,15 +46,22 @@ def read_csv(path: Path, required: Collection[str], optional: Collection[str]) -
         text = _decoded(path.name, read_bytes(path, missing="check the file's name"))
     except ConfigError as error:
         return [], list(error.problems)
-    lines = _lines(path.name, text)
+    return parse_csv(path.name, text, required, optional)
+
+
+def parse_csv(
+    file: str, text: str, required: Collection[str], optional: Collection[str]
+) -> tuple[list[CsvRow], list[Problem]]:
+    """As `read_csv`, of the text of a file called `file`."""
+    lines = _lines(file, text)
     try:
         header_line, header = next(lines, (1, []))
         if not header:
             what = "the file is empty"
-            return [], [Problem(path.name, what, f"write the header {','.join([*required, *optional])} and the rows")]
-        if problems := _header_problems(f"{path.name}:{header_line}", header, required, optional):
+            return [], [Problem(file, what, f"write the header {','.join([*required, *optional])} and the rows")]
+        if problems := _header_problems(f"{file}:{header_line}", header, required, optional):
             return [], problems
-        return _rows(path.name, header, lines)
+        return _rows(file, header, lines)
     except ConfigError as error:
         return [], list(error.problems)
 

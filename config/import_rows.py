@@ -20,17 +20,21 @@ from headend.endpoints import LineSettings, parse_serial
 from headend.errors import HeadendError, Problem, UsageError
 from headend.model import MeterModel
 from headend.store.registry import AccountRow, InstallationRow, MeterRow, UsagePointRow
+from headend.store.terms import AccountTerm, SubmeterRow, SupplyRow
 
 __all__ = [
     "ACCOUNT_COLUMNS",
+    "ACCOUNT_OPTIONS",
     "METER_COLUMNS",
     "METER_OPTIONS",
     "USAGE_POINT_COLUMNS",
     "CheckAddress",
     "Held",
     "account_rows",
+    "known_name",
     "meter_rows",
     "named",
+    "span_of",
     "usage_point_rows",
 ]
 
@@ -49,7 +53,7 @@ ACCOUNT_COLUMNS: Final = (
     "step_used_kwh",
     "step_used_at",
 )
-
+ACCOUNT_OPTIONS: Final = ("until", "cycle")
 
 _HELPED_PROBLEMS: Final = 100
 
@@ -62,16 +66,9 @@ class Held:
     usage_points: tuple[UsagePointRow, ...] = ()
     installations: tuple[InstallationRow, ...] = ()
     accounts: tuple[AccountRow, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Everything the given files say, checked."""
-
-    meters: list[MeterRow]
-    usage_points: list[UsagePointRow]
-    installations: list[InstallationRow]
-    accounts: list[AccountRow]
+    terms: tuple[AccountTerm, ...] = ()
+    supplies: tuple[SupplyRow, ...] = ()
+    submeters: tuple[SubmeterRow, ...] = ()
 
 
 def named(rows: Iterable[CsvRow], column: str) -> set[str]:
@@ -79,7 +76,7 @@ def named(rows: Iterable[CsvRow], column: str) -> set[str]:
     return {row.cells[column] for row in rows}
 
 
-def _known(
+def known_name(
     row: CsvRow, column: str, kind: str, known: Collection[str] | None, problems: list[Problem], none: str = ""
 ) -> str | None:
     """The cell as one of the `known` names (None: which there are can't be told, any passes)."""
@@ -112,9 +109,9 @@ def meter_rows(
         if meter_id is not None and ids.setdefault(meter_id, f"{row.file}:{row.line}") != f"{row.file}:{row.line}":
             what = f"the meter {shown(meter_id)} stands in {ids[meter_id]} already"
             problems.append(Problem(row.where("meter_id"), what, "remove one of the two rows"))
-        line = _known(row, "line", "line", lines, problems, "add a [[line]] to site.toml")
-        model_name = _known(row, "model", "meter model", site.models, problems)
-        protocol = _known(row, "protocol", "protocol", protocols, problems)
+        line = known_name(row, "line", "line", lines, problems, "add a [[line]] to site.toml")
+        model_name = known_name(row, "model", "meter model", site.models, problems)
+        protocol = known_name(row, "protocol", "protocol", protocols, problems)
         model = None if model_name is None else site.models[model_name]
         _check_protocol(row, protocol, model, problems)
         address = _address(row, protocol, check_address, problems)
@@ -233,15 +230,15 @@ def usage_point_rows(
 def _installation(
     row: CsvRow, point: str | None, site: Site, known_meters: Collection[str] | None, problems: list[Problem]
 ) -> InstallationRow | None:
-    meter = _known(row, "meter_id", "meter", known_meters, problems, "import the meters first")
-    since, until, whole = _span(row, "installed_at", "removed_at", site, problems)
+    meter = known_name(row, "meter_id", "meter", known_meters, problems, "import the meters first")
+    since, until, whole = span_of(row, "installed_at", "removed_at", site, problems)
     multiplier = number(row, "multiplier", problems, above=Decimal(0))
     if point is None or meter is None or since is None or multiplier is None or not whole:
         return None
     return InstallationRow(point, meter, since, until, multiplier)
 
 
-def _span(
+def span_of(
     row: CsvRow, start: str, end: str, site: Site, problems: list[Problem]
 ) -> tuple[datetime | None, datetime | None, bool]:
     """Start, end (None: open), and whether both cells are right."""
@@ -295,13 +292,17 @@ def account_rows(
         if account_id is not None and ids.setdefault(account_id, row.line) != row.line:
             what = f"the account {shown(account_id)} stands in line {ids[account_id]} already"
             problems.append(Problem(row.where("account"), what, "remove one of the two rows"))
-        point = _known(row, "usage_point", "usage point", known_points, problems, "import the usage points first")
+        point = known_name(row, "usage_point", "usage point", known_points, problems, "import the usage points first")
         customer = identifier(row, "customer", problems)
-        tariff = _known(row, "tariff", "tariff", tariffs, problems, "add a tariff file to the site's tariffs folder")
-        since, until, whole = _span(row, "since", "until", site, problems)
+        tariff = known_name(
+            row, "tariff", "tariff", tariffs, problems, "add a tariff file to the site's tariffs folder"
+        )
+        since, until, whole = span_of(row, "since", "until", site, problems)
         used, used_at, used_whole = _step_used(row, site, problems)
+        cycle = identifier(row, "cycle", problems) if row.cells.get("cycle") else ""
         if account_id and point and customer and tariff and since is not None and whole and used_whole:
-            found.append((row, AccountRow(account_id, point, customer, tariff, since, until, used, used_at)))
+            names = (account_id, point, customer, tariff)
+            found.append((row, AccountRow(*names, since, until, used, used_at, cycle=cycle or "")))
     problems += _account_overlaps(found, held.accounts)
     return [account for _, account in found]
 

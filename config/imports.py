@@ -1,4 +1,5 @@
-"""Master data from CSV: meters, usage points with their meters, accounts. Columns: docs/import.md.
+"""Master data from CSV: meters, usage points with their meters, accounts and their terms, transformers and lines,
+sub-meters. Columns: docs/import.md.
 
 Every file is checked whole, against the site, the other files and what the store holds; all problems are told at once
 and nothing is written unless there are none.
@@ -6,7 +7,7 @@ and nothing is written unless there are none.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from sqlalchemy import Connection
 from config.csvfile import CsvRow, read_csv
 from config.import_rows import (
     ACCOUNT_COLUMNS,
+    ACCOUNT_OPTIONS,
     METER_COLUMNS,
     METER_OPTIONS,
     USAGE_POINT_COLUMNS,
@@ -26,10 +28,23 @@ from config.import_rows import (
     named,
     usage_point_rows,
 )
+from config.import_terms import (
+    SUBMETER_COLUMNS,
+    SUBMETER_OPTIONS,
+    SUPPLY_COLUMNS,
+    SUPPLY_OPTIONS,
+    TERM_COLUMNS,
+    TERM_OPTIONS,
+    submeter_rows,
+    supply_rows,
+    term_rows,
+)
 from config.site import Site
 from headend.errors import ConfigError, Problem
 from headend.store import Store, registry
+from headend.store import terms as term_store
 from headend.store.registry import AccountRow, Counts, InstallationRow, MeterRow, UsagePointRow
+from headend.store.terms import AccountTerm, SubmeterRow, SupplyRow
 
 __all__ = ["CheckAddress", "Held", "check_files", "import_files", "read_accounts", "read_meters", "read_usage_points"]
 
@@ -43,6 +58,9 @@ class _Files:
     meters: Path | None
     usage_points: Path | None
     accounts: Path | None
+    terms: Path | None
+    supplies: Path | None
+    submeters: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +71,9 @@ class _Rows:
     usage_points: list[UsagePointRow]
     installations: list[InstallationRow]
     accounts: list[AccountRow]
+    terms: list[AccountTerm]
+    supplies: list[SupplyRow]
+    submeters: list[SubmeterRow]
 
 
 def import_files(
@@ -62,23 +83,31 @@ def import_files(
     meters: Path | None = None,
     usage_points: Path | None = None,
     accounts: Path | None = None,
+    terms: Path | None = None,
+    supplies: Path | None = None,
+    submeters: Path | None = None,
     tariffs: Collection[str] = (),
+    zones: Mapping[str, str] | None = None,
     check_address: CheckAddress,
 ) -> dict[str, Counts]:
     """Check the given files, then write them in one transaction; counts by table. Doing it again changes nothing.
 
-    `tariffs` are the names an account may have. Raises `ConfigError` with the problems of all files, in which case
-    nothing is written.
+    `tariffs` are the names an account may have, `zones` the time zones of those that are not in the site's. Raises
+    `ConfigError` with the problems of all files, in which case nothing is written.
     """
     with store.read() as conn:
         held = _held(conn)
-    rows = _checked(_Files(meters, usage_points, accounts), site, held, tariffs, check_address)
+    files = _Files(meters, usage_points, accounts, terms, supplies, submeters)
+    rows = _checked(files, site, held, _zoned(tariffs, zones, site), check_address)
     with store.write() as conn:
         return {
             "meters": registry.put_meters(conn, rows.meters),
             "usage_points": registry.put_usage_points(conn, rows.usage_points),
             "installations": registry.put_installations(conn, rows.installations),
             "accounts": registry.put_accounts(conn, rows.accounts),
+            "terms": term_store.put_terms(conn, rows.terms),
+            "supplies": term_store.put_supplies(conn, rows.supplies),
+            "submeters": term_store.put_submeters(conn, rows.submeters),
         }
 
 
@@ -88,14 +117,19 @@ def check_files(
     meters: Path | None = None,
     usage_points: Path | None = None,
     accounts: Path | None = None,
+    terms: Path | None = None,
+    supplies: Path | None = None,
+    submeters: Path | None = None,
     tariffs: Collection[str] = (),
+    zones: Mapping[str, str] | None = None,
     check_address: CheckAddress,
 ) -> None:
     """Check the given files against the site and each other, with no store. Raises `ConfigError` with all problems.
 
     What refers to a kind of file that isn't given is not checked: the store may hold it.
     """
-    _checked(_Files(meters, usage_points, accounts), site, None, tariffs, check_address)
+    files = _Files(meters, usage_points, accounts, terms, supplies, submeters)
+    _checked(files, site, None, _zoned(tariffs, zones, site), check_address)
 
 
 def read_meters(
@@ -125,10 +159,15 @@ def read_accounts(
 ) -> list[AccountRow]:
     """The accounts of a CSV file. `tariffs` are the names an account may have."""
     problems: list[Problem] = []
-    rows = _read(path, ACCOUNT_COLUMNS, ("until",), problems)
+    rows = _read(path, ACCOUNT_COLUMNS, ACCOUNT_OPTIONS, problems)
     accounts = account_rows(rows, site, tariffs, known_usage_points, held, problems)
     _refuse(problems)
     return accounts
+
+
+def _zoned(tariffs: Collection[str], zones: Mapping[str, str] | None, site: Site) -> dict[str, str]:
+    """The zone of each tariff by its name."""
+    return {name: (zones or {}).get(name, site.zone) for name in tariffs}
 
 
 def _held(conn: Connection) -> Held:
@@ -137,11 +176,14 @@ def _held(conn: Connection) -> Held:
         tuple(registry.usage_points(conn)),
         tuple(registry.installations(conn)),
         tuple(registry.accounts(conn)),
+        tuple(term_store.terms(conn)),
+        tuple(term_store.supplies(conn)),
+        tuple(term_store.submeters(conn)),
     )
 
 
 def _checked(
-    files: _Files, site: Site, store_holds: Held | None, tariffs: Collection[str], check_address: CheckAddress
+    files: _Files, site: Site, store_holds: Held | None, tariffs: Mapping[str, str], check_address: CheckAddress
 ) -> _Rows:
     """The rows of all files; `ConfigError` with every problem. store_holds: None when there is no store to ask.
 
@@ -151,7 +193,8 @@ def _checked(
     held = store_holds or _NOTHING
     known_meters = {row.id for row in held.meters}
     known_points = {row.id for row in held.usage_points}
-    result = _Rows([], [], [], [])
+    known_accounts: dict[str, AccountRow | None] = {row.id: row for row in held.accounts}
+    result = _Rows([], [], [], [], [], [], [])
     if files.meters is not None:
         rows = _read(files.meters, METER_COLUMNS, METER_OPTIONS, problems)
         known_meters |= named(rows, "meter_id")
@@ -163,10 +206,21 @@ def _checked(
         points, installations = usage_point_rows(rows, site, known, held, problems)
         result.usage_points.extend(points)
         result.installations.extend(installations)
+    points_told = None if store_holds is None and files.usage_points is None else known_points
     if files.accounts is not None:
-        rows = _read(files.accounts, ACCOUNT_COLUMNS, ("until",), problems)
-        known = None if store_holds is None and files.usage_points is None else known_points
-        result.accounts.extend(account_rows(rows, site, tariffs, known, held, problems))
+        rows = _read(files.accounts, ACCOUNT_COLUMNS, ACCOUNT_OPTIONS, problems)
+        result.accounts.extend(account_rows(rows, site, tariffs, points_told, held, problems))
+        known_accounts |= dict.fromkeys(named(rows, "account")) | {row.id: row for row in result.accounts}
+    if files.terms is not None:
+        rows = _read(files.terms, TERM_COLUMNS, TERM_OPTIONS, problems)
+        accounts_told = None if store_holds is None and files.accounts is None else known_accounts
+        result.terms.extend(term_rows(rows, site, tariffs, accounts_told, held, problems))
+    if files.supplies is not None:
+        rows = _read(files.supplies, SUPPLY_COLUMNS, SUPPLY_OPTIONS, problems)
+        result.supplies.extend(supply_rows(rows, site, points_told, held, problems))
+    if files.submeters is not None:
+        rows = _read(files.submeters, SUBMETER_COLUMNS, SUBMETER_OPTIONS, problems)
+        result.submeters.extend(submeter_rows(rows, site, points_told, held, problems))
     _refuse(problems)
     return result
 

@@ -17,12 +17,12 @@ from config.problems import shown
 from headend.civil import zone
 from headend.errors import ConfigError, Problem
 
-__all__ = ["read_curve"]
+__all__ = ["few", "read_curve", "stamp", "step_of"]
 
 _AT: Final = "timestamp"
 _ENERGY: Final = "kWh"
 _NUMBER: Final = re.compile(r"-?\d{1,12}(\.\d{1,12})?")
-_TOLD: Final = 50  # of one kind of problem; a file of another layout has one on every row
+_TOLD: Final = 50  # of one kind of problem
 _YEARS: Final = range(1970, 2200)
 _DAY_S: Final = 86_400
 
@@ -42,15 +42,15 @@ def read_curve(path: Path, zone_name: str, *, stamps_at_end: bool = False) -> Cu
     tz = zone(zone_name)
     for row in rows:
         before = points[-1][1] if points else None
-        at = _instant(row, tz, zone_name, before, wrong)
+        at = stamp(row, _AT, tz, zone_name, before, wrong)
         energy = _energy(row, wrong)
         if at is not None and energy is not None:
             points.append((row, at, energy))
-    problems += _first(wrong, path.name)
+    problems += few(wrong, path.name)
     step_s = 0
     if len(points) > 1:
-        step_s, wrong = _step(points, path.name, complete=not problems)
-        problems += _first(wrong, path.name)
+        step_s, wrong = step_of(points, path.name, complete=not problems)
+        problems += few(wrong, path.name)
     elif not problems:
         problems.append(Problem(path.name, "the file has fewer than two rows", "give one row for each interval"))
     if problems:
@@ -59,34 +59,38 @@ def read_curve(path: Path, zone_name: str, *, stamps_at_end: bool = False) -> Cu
     return Curve(start, step_s, tuple(energy for _, _, energy in points))
 
 
-def _first(problems: list[Problem], file: str) -> list[Problem]:
+def few(problems: list[Problem], file: str) -> list[Problem]:
+    """The first of problems of one kind; a file of another layout has one on every row."""
     if len(problems) <= _TOLD:
         return problems
     return [*problems[:_TOLD], Problem(file, f"and {len(problems) - _TOLD} more problems like these")]
 
 
-def _instant(
-    row: CsvRow, tz: tzinfo, zone_name: str, before: datetime | None, problems: list[Problem]
+def stamp(
+    row: CsvRow, column: str, tz: tzinfo, zone_name: str, before: datetime | None, problems: list[Problem]
 ) -> datetime | None:
-    """The timestamp as UTC; None, with a problem, when it is none. `before`: the instant of the row above."""
-    text = row.cells[_AT]
+    """The timestamp in `column` as UTC; None, with a problem, when it is none. `before`: the instant of the row above.
+
+    Without an offset it is the wall clock of the zone; where that comes twice, the row above tells which is meant.
+    """
+    text = row.cells[column]
     try:
-        stamp = datetime.fromisoformat(text)
+        shown_at = datetime.fromisoformat(text)
     except ValueError:
-        problems.append(Problem(row.where(_AT), f"{shown(text)} is no time", "write it like 2026-01-31T00:15"))
+        problems.append(Problem(row.where(column), f"{shown(text)} is no time", "write it like 2026-01-31T00:15"))
         return None
-    if stamp.year not in _YEARS or stamp.microsecond:
+    if shown_at.year not in _YEARS or shown_at.microsecond:
         what = f"{shown(text)} is finer than a second or in no year that meters know"
-        problems.append(Problem(row.where(_AT), what, "write it like 2026-01-31T00:15"))
+        problems.append(Problem(row.where(column), what, "write it like 2026-01-31T00:15"))
         return None
-    if stamp.tzinfo is not None:
-        return stamp.astimezone(UTC)
-    at = stamp.replace(tzinfo=tz).astimezone(UTC)
-    if at.astimezone(tz).replace(tzinfo=None) != stamp:
+    if shown_at.tzinfo is not None:
+        return shown_at.astimezone(UTC)
+    at = shown_at.replace(tzinfo=tz).astimezone(UTC)
+    if at.astimezone(tz).replace(tzinfo=None) != shown_at:
         what = f"{shown(text)} does not exist in {zone_name}: the clock is put forward then"
-        problems.append(Problem(row.where(_AT), what, "correct the time, or write it with its offset from UTC"))
+        problems.append(Problem(row.where(column), what, "correct the time, or write it with its offset from UTC"))
         return None
-    later = stamp.replace(tzinfo=tz, fold=1).astimezone(UTC)
+    later = shown_at.replace(tzinfo=tz, fold=1).astimezone(UTC)
     return later if before is not None and at <= before < later else at
 
 
@@ -105,7 +109,7 @@ def _energy(row: CsvRow, problems: list[Problem]) -> Decimal | None:
     return value
 
 
-def _step(points: Sequence[Point], file: str, *, complete: bool) -> tuple[int, list[Problem]]:
+def step_of(points: Sequence[Point], file: str, *, complete: bool, column: str = _AT) -> tuple[int, list[Problem]]:
     """The step in seconds, and every place where rows are not one step apart.
 
     complete: no row was left out for a problem of its own; else gaps are not told, for they may be such rows.
@@ -131,5 +135,5 @@ def _step(points: Sequence[Point], file: str, *, complete: bool) -> tuple[int, l
         else:
             what = f"the row is {gap_s} s after the one above, most rows {step_s} s"
             remedy = "give one fixed step"
-        problems.append(Problem(row.where(_AT), what, remedy))
+        problems.append(Problem(row.where(column), what, remedy))
     return step_s, problems

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from config.billing_rules import BillingSettings, billing_of
 from config.meter_models import SHIPPED_MODELS, load_models
 from config.mqtt_lines import broker_problems, mqtt_endpoint, mqtt_reply_s, shared_topics, topics_problems
 from config.mqtt_mapping import SHIPPED_MAPPINGS, load_mappings
@@ -42,7 +43,7 @@ __all__ = ["SHIPPED_TARIFFS", "Site", "load_site", "survey_site"]
 
 SHIPPED_TARIFFS: Final = Path(__file__).parent / "tariffs"
 
-_TABLES: Final = ("site", "line", "schedule", "evidence", "ingest", "vault", "control", "push", "mqtt")
+_TABLES: Final = ("site", "line", "schedule", "evidence", "ingest", "vault", "control", "push", "mqtt", "billing")
 _POSTGRES: Final = "postgresql+psycopg"
 
 
@@ -69,6 +70,7 @@ class Site:
     pushes: tuple[PushSettings, ...] = ()
     brokers: tuple[BrokerSettings, ...] = ()
     dialects: Mapping[str, Dialect] = field(default_factory=dict, repr=False)
+    billing: BillingSettings = field(default_factory=BillingSettings)
 
     @property
     def master_key_file(self) -> Path | None:
@@ -126,6 +128,8 @@ def survey_site(path: Path, protocols: Collection[str] = PROTOCOLS) -> tuple[Sit
     brokers, dialects, wrong = _brokers(raw, path)
     problems += wrong
     problems += _line_brokers(raw, file, brokers)
+    billing, wrong = billing_of(raw, file)
+    problems += wrong
     # What stands in for a table with problems is only ever used to check other files.
     site = site or SiteTable(name="?")
     evidence, ingest = evidence or EvidenceSettings(), ingest or IngestSettings()
@@ -145,6 +149,7 @@ def survey_site(path: Path, protocols: Collection[str] = PROTOCOLS) -> tuple[Sit
         pushes,
         brokers,
         dialects,
+        billing,
     )
     return whole, problems
 

@@ -10,16 +10,17 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from billing.model import Tariff
+from billing.charges import Tariff
 from config.problems import nearest, read_bytes, shown
 from config.tariff_files import load_tariff
-from config.urdb_energy import TOO_LONG, Found, energy_tables, rounded, steps_of
-from config.urdb_toml import charge_demand, charge_fixed, charge_minimum, charge_surcharge, text_of
+from config.urdb_demand import demand_charges, says_nothing
+from config.urdb_energy import TOO_LONG, Found, energy_tables, rounded
+from config.urdb_toml import Steps, charge_fixed, charge_minimum, charge_steps, charge_surcharge, text_of
 from headend.civil import zone
 from headend.errors import ConfigError, Problem
 
@@ -27,12 +28,12 @@ __all__ = ["Imported", "from_urdb", "read_urdb", "write_tariff"]
 
 _REMEDY: Final = "enter it by hand afterwards: --partial leaves it out and says so in the tariff's note"
 
-_BLOCKS_MIN: Final = (5, 10, 15, 20, 30, 60)
 _ENERGY: Final = ("energyratestructure", "energyweekdayschedule", "energyweekendschedule")
 _USED: Final = (
     *_ENERGY, "name", "utility", "uri", "label", "source", "startdate", "enddate", "country", "fixedmonthlycharge",
     "fixedchargefirstmeter", "fixedchargeunits", "mincharge", "minchargeunits", "minmonthlycharge",
-    "flatdemandstructure", "fueladjustmentsmonthly",
+    "flatdemandstructure", "demandratestructure", "fueladjustmentsmonthly", "demandratchetpercentage",
+    "lookbackPercent", "lookbackpercent",
 )  # fmt: skip
 
 # Told as they are: what a person must read, for no number follows from it.
@@ -49,11 +50,8 @@ _MARKS: Final = (
 )  # fmt: skip
 
 _NOT_YET: Final[Mapping[str, str]] = {
-    "demandratestructure": "a price for demand by time of use",
     "coincidentratestructure": "a price for the demand at the utility's peak",
     "demandreactivepowercharge": "a price for reactive power",
-    "demandratchetpercentage": "a demand that earlier months hold up",
-    "lookbackpercent": "a demand that earlier months hold up",
     "fixedchargeeaaddl": "a fixed charge for each further meter",
     "annualmincharge": "a minimum for the year",
 }
@@ -63,14 +61,14 @@ _BELONGS: Final[Mapping[str, str]] = {
     "demandweekdayschedule": "demandratestructure",
     "demandweekendschedule": "demandratestructure",
     "demandrateunit": "demandratestructure",
-    "demandunits": "demandratestructure",
-    "demandwindow": "flatdemandstructure",
     "flatdemandmonths": "flatdemandstructure",
     "flatdemandunit": "flatdemandstructure",
     "coincidentrateschedule": "coincidentratestructure",
     "coincidentrateunit": "coincidentratestructure",
     "lookbackmonths": "lookbackpercent",
     "lookbackrange": "lookbackpercent",
+    "lookbackMonths": "lookbackPercent",
+    "lookbackRange": "lookbackPercent",
 }
 
 
@@ -148,7 +146,7 @@ def from_urdb(
     charges = _energy(rate)
     charges += _fixed(rate)
     charges += _demand(rate)
-    charges += _fuel(rate)
+    charges += _fuel(rate, charges)
     charges += _minimum(rate)
     _others(rate)
     head = _head(rate, tariff_id, zone_name, today)
@@ -177,59 +175,41 @@ def _energy(rate: _Rate) -> list[str]:
 
 
 def _demand(rate: _Rate) -> list[str]:
-    """One price for the month's demand, the same in every month; any other form is refused."""
-    key = "flatdemandstructure"
-    structure, months = rate.item.get(key), rate.item.get("flatdemandmonths")
-    if _empty(structure):
-        return []
-    used = set(months) if isinstance(months, list) else {0}
-    window, unit = rate.item.get("demandwindow"), rate.item.get("flatdemandunit")
-    if not isinstance(structure, list) or not all(type(n) is int and 0 <= n < len(structure) for n in used):
-        what = "is no list of periods that flatdemandmonths chooses from"
-        rate.wrong.append(Problem(f"{rate.file}: {key}", what, "ask the API with detail=full"))
-        return []
     found = Found()
-    steps = [steps_of(structure[number], f"{key}[{number}]", found, "kW") for number in sorted(used)]
+    charges = demand_charges(rate.item, found)
     rate.take(found)
-    if found.wrong or found.refused:
-        return []
-    if len(set(steps)) > 1 or len(steps[0]) > 1:
-        rate.refuse(key, "prices for demand by tiers or by months can't be expressed")
-    elif unit not in (None, "", "kW"):
-        rate.refuse("flatdemandunit", f"{shown(unit)}: only a price for kW can be expressed")
-    elif not _empty(window) and window not in _BLOCKS_MIN:
-        rate.refuse(
-            "demandwindow", f"{shown(window)} minutes: only {', '.join(map(str, _BLOCKS_MIN))} can be expressed"
-        )
-    else:
-        if _empty(window):
-            rate.notes.append("the rate has no demandwindow: demand is taken over 15 minutes")
-        return [charge_demand(steps[0][0][1], 15 if _empty(window) else int(str(window)))]
-    return []
+    return charges
 
 
-def _fuel(rate: _Rate) -> list[str]:
-    """A fuel adjustment that is the same in all months, as a surcharge; one that changes is refused."""
+def _fuel(rate: _Rate, charges: Sequence[str]) -> list[str]:
+    """A fuel adjustment: the same in all months as a surcharge, one that changes as an addition to the energy of each
+    month; that is refused beside steps that have prices or additions of their own by period."""
     key = "fueladjustmentsmonthly"
     months = rate.item.get(key)
-    if _empty(months):
+    if says_nothing(months):
         return []
     if not isinstance(months, list) or len(months) != 12 or not all(type(n) in (int, Decimal) for n in months):
         rate.wrong.append(Problem(f"{rate.file}: {key}", "is no list of 12 numbers", "ask the API with detail=full"))
         return []
-    if len(set(months)) > 1:
-        rate.refuse(key, "a fuel adjustment that changes by the month can't be expressed")
+    if far := [n for n in months if Decimal(n).adjusted() >= TOO_LONG]:
+        rate.wrong.append(Problem(f"{rate.file}: {key}", f"{shown(far[0])} is out of range", "correct it"))
         return []
-    if Decimal(months[0]).adjusted() >= TOO_LONG:
-        rate.wrong.append(Problem(f"{rate.file}: {key}", f"{shown(months[0])} is out of range", "correct it"))
+    prices = [rounded(Decimal(n), key, rate.notes) for n in months]
+    if len(set(prices)) == 1:
+        return [charge_surcharge("fuel_adjustment", prices[0])]
+    if any('kind = "step_adder"' in text or 'kind = "step_tou"' in text for text in charges):
+        rate.refuse(key, "a fuel adjustment that changes by the month, beside tiers by period, can't be expressed")
         return []
-    return [charge_surcharge("fuel_adjustment", rounded(Decimal(months[0]), key, rate.notes))]
+    tables: dict[Steps, list[int]] = {}
+    for month, price in enumerate(prices, start=1):
+        tables.setdefault(((None, price),), []).append(month)
+    return [charge_steps("step_adder", tables, "fuel adjustment")]
 
 
 def _amount(rate: _Rate, key: str) -> Decimal | None:
     """A number of the rate other than 0; None where there is none."""
     value = rate.item.get(key)
-    if _empty(value):
+    if says_nothing(value):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         rate.wrong.append(Problem(f"{rate.file}: {key}", f"{shown(value)} is no number", "write a JSON number"))
@@ -245,7 +225,7 @@ def _monthly(rate: _Rate, key: str, units_key: str) -> Decimal | None:
     amount, units = _amount(rate, key), rate.item.get(units_key)
     if amount is None:
         return None
-    if _empty(units):
+    if says_nothing(units):
         rate.notes.append(f"{key} has no unit: it is taken for an amount a month")
     elif units != "$/month":
         rate.refuse(key, f"{amount:f} {shown(units)}: only amounts a month can be expressed")
@@ -275,12 +255,14 @@ def _others(rate: _Rate) -> None:
     """Every field that no charge was made from: refused, told, or told to be a mark of the database."""
     marks = []
     for key, value in rate.item.items():
-        if key in _USED or _empty(value):
+        if key in _USED or says_nothing(value):
             continue
         if key in _NOT_YET:
             rate.refuse(key, f"{_NOT_YET[key]} can't be expressed")
+        elif key in ("demandwindow", "demandunits"):
+            _of_demand(rate, key, value)
         elif key in _BELONGS:
-            if _empty(rate.item.get(_BELONGS[key])):
+            if says_nothing(rate.item.get(_BELONGS[key])):
                 rate.notes.append(f"{key} is left out: the rate has no {_BELONGS[key]}")
         elif key in _READ:
             rate.notes.append(f"{key}: {_plain(value)}")
@@ -292,6 +274,14 @@ def _others(rate: _Rate) -> None:
         rate.notes.append(f"marks of the database, left out: {', '.join(marks)}")
 
 
+def _of_demand(rate: _Rate, key: str, value: object) -> None:
+    """A field of both forms of demand; without either it says nothing."""
+    if says_nothing(rate.item.get("flatdemandstructure")) and says_nothing(rate.item.get("demandratestructure")):
+        rate.notes.append(f"{key} is left out: the rate has no flatdemandstructure")
+    elif key == "demandunits" and value != "kW":
+        rate.refuse(key, f"{shown(value)}: only a price for kW can be expressed")
+
+
 def _head(rate: _Rate, tariff_id: str, zone_name: str, today: date) -> dict[str, str | bool | date]:
     item = rate.item
     start, end = _day(rate, "startdate"), _day(rate, "enddate")
@@ -300,14 +290,15 @@ def _head(rate: _Rate, tariff_id: str, zone_name: str, today: date) -> dict[str,
     if end is not None:
         rate.notes.append(f"enddate {end} is taken for the first day on which the rate no longer holds")
     country = item.get("country")
-    if not _empty(country) and country not in ("USA", "US"):
+    if not says_nothing(country) and country not in ("USA", "US"):
         rate.refuse("country", f"{shown(country)}: prices of URDB are US dollars only in the USA")
     label = _plain(item.get("label", ""))
-    source = ", ".join(_plain(item[key]) for key in ("uri", "source") if not _empty(item.get(key)))
+    source = ", ".join(_plain(item[key]) for key in ("uri", "source") if not says_nothing(item.get(key)))
     head: dict[str, str | bool | date] = {
         "id": tariff_id,
         "version": label or "1",
-        "title": ", ".join(_plain(item[key]) for key in ("utility", "name") if not _empty(item.get(key))) or tariff_id,
+        "title": ", ".join(_plain(item[key]) for key in ("utility", "name") if not says_nothing(item.get(key)))
+        or tariff_id,
         "source": f"OpenEI Utility Rate Database: {source or label or 'no address given'}",
         "source_date": today,
         "verified": False,
@@ -320,24 +311,22 @@ def _head(rate: _Rate, tariff_id: str, zone_name: str, today: date) -> dict[str,
 
 
 def _day(rate: _Rate, key: str) -> date | None:
-    """Seconds since 1970 as the UTC day they fall on."""
-    seconds = _amount(rate, key)
-    if seconds is None:
-        return None
+    """Seconds since 1970, or a text like 2017-01-01T08:00:00Z, as the day whose UTC midnight is nearest: the database
+    has midnights of several zones."""
+    value = rate.item.get(key)
     try:
-        return datetime.fromtimestamp(int(seconds), UTC).date()
+        if isinstance(value, str) and value:
+            moment = datetime.fromisoformat(value)
+            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        else:
+            seconds = _amount(rate, key)
+            if seconds is None:
+                return None
+            moment = datetime.fromtimestamp(int(seconds), UTC)
+        return (moment + timedelta(hours=12, seconds=-1)).date()
     except (ValueError, OverflowError, OSError):
-        rate.wrong.append(Problem(f"{rate.file}: {key}", f"{seconds} is no time", "write seconds since 1970"))
+        rate.wrong.append(Problem(f"{rate.file}: {key}", f"{shown(value)} is no time", "write seconds since 1970"))
         return None
-
-
-def _empty(value: object) -> bool:
-    """Whether a field says nothing: null, empty, zero, false, or lists and tables of such."""
-    if isinstance(value, Mapping):
-        return all(_empty(one) for one in value.values())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return all(_empty(one) for one in value)
-    return value is None or value in ("", 0, False)
 
 
 def _plain(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The energy prices of a URDB rate as charges of ours: which of energy, step, tou and step_adder, or why none."""
+"""The energy prices of a URDB rate as charges of ours: energy, step, tou with step_adder, or step_tou; or why none."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 from config.problems import shown
-from config.urdb_toml import Steps, charge_energy, charge_steps, charge_tou
+from config.urdb_toml import PricedSteps, Steps, charge_energy, charge_step_tou, charge_steps, charge_tou
 
-__all__ = ["TOO_LONG", "Found", "energy_tables", "rounded", "steps_of"]
+__all__ = ["TOO_LONG", "Found", "Table", "energy_tables", "named_weeks", "rounded", "steps_of", "weeks_of"]
 
 _STRUCTURE: Final = "energyratestructure"
 _PLACES: Final = Decimal(1).scaleb(-8)
@@ -22,7 +22,8 @@ TOO_LONG: Final = 12
 _TIER_KEYS: Final = ("max", "rate", "adj", "unit", "sell")
 
 Row = tuple[int, ...]
-Weeks = list[tuple[Row, Row]]
+Table = list[tuple[Row, Row]]
+"""For each month the periods of the hours of a weekday and of a day of the weekend."""
 
 
 @dataclass(slots=True)
@@ -42,9 +43,9 @@ def energy_tables(structure: Any, weekday: Any, weekend: Any, found: Found) -> l
         return []
     if weekday is None and weekend is None and count == 1:
         found.notes.append("the rate has no schedule: its one period is taken for all hours")
-        weeks: Weeks | None = [((0,) * _HOURS, (0,) * _HOURS)] * 12
+        weeks: Table | None = [((0,) * _HOURS, (0,) * _HOURS)] * 12
     else:
-        weeks = _weeks(weekday, weekend, count, found)
+        weeks = weeks_of(weekday, weekend, count, found, "energy")
     if weeks is None:
         return []
     used = sorted({period for week in weeks for row in week for period in row})
@@ -58,7 +59,7 @@ def energy_tables(structure: Any, weekday: Any, weekend: Any, found: Found) -> l
     by_month = [sorted(set(week[0]) | set(week[1])) for week in weeks]
     if all(len(periods) == 1 for periods in by_month):
         return [_by_steps([steps[periods[0]] for periods in by_month])]
-    return _by_time(weeks, by_month, steps, found)
+    return _by_time(weeks, by_month, steps)
 
 
 def _by_steps(months: Sequence[Steps]) -> str:
@@ -69,31 +70,45 @@ def _by_steps(months: Sequence[Steps]) -> str:
     return charge_steps("step", tables)
 
 
-def _by_time(weeks: Weeks, by_month: list[list[int]], steps: dict[int, Steps], found: Found) -> list[str]:
-    """Time of use: a price for each period, and an addition by steps that is the same in all periods of a month."""
-    adders: list[Steps] = []
-    unlike: dict[str, list[int]] = {}
-    for number, periods in enumerate(by_month, start=1):
-        additions = {_additions(steps[period]) for period in periods}
-        if len(additions) > 1:
-            unlike.setdefault(", ".join(map(str, periods)), []).append(number)
-        adders.append(additions.pop())
-    for names, months in unlike.items():
-        what = (
-            f"in month {', '.join(map(str, months))} the steps of periods {names} differ in limits or in what they add"
-        )
-        found.refused.append((_STRUCTURE, what))
-    if found.refused:
-        return []
+def _by_time(weeks: Table, by_month: list[list[int]], steps: dict[int, Steps]) -> list[str]:
+    """Time of use: a price for each period, and an addition by steps where that is the same in all periods of a month;
+    else a table of prices by step and period."""
+    additions = [{_additions(steps[period]) for period in periods} for periods in by_month]
+    named = named_weeks(weeks)
+    if any(len(one) > 1 for one in additions):
+        tables: dict[PricedSteps, list[int]] = {}
+        for month, periods in enumerate(by_month, start=1):
+            tables.setdefault(_together({number: steps[number] for number in periods}), []).append(month)
+        return [charge_step_tou(tables, named)]
     prices = {f"period{number}": one[0][1] for number, one in steps.items()}
+    charges = [charge_tou(prices, named)]
+    adders = [one.pop() for one in additions]
+    if any(len(one) > 1 for one in adders):
+        charges.append(charge_steps("step_adder", _grouped(adders)))
+    return charges
+
+
+def _together(steps: dict[int, Steps]) -> PricedSteps:
+    """The steps of several periods, which may have other limits, as one row of steps with a price for each period."""
+    limits = sorted({limit for one in steps.values() for limit, _ in one if limit is not None})
+    return tuple(
+        (limit, tuple((f"period{number}", _price_below(one, limit)) for number, one in steps.items()))
+        for limit in [*limits, None]
+    )
+
+
+def _price_below(steps: Steps, limit: Decimal | None) -> Decimal:
+    """The price of the energy just up to `limit`; None: of that above all limits."""
+    return next(price for up_to, price in steps if up_to is None or (limit is not None and limit <= up_to))
+
+
+def named_weeks(weeks: Table) -> dict[tuple[Sequence[str], Sequence[str]], list[int]]:
+    """The weeks of the months with periods by name, and the months that have them."""
     named: dict[tuple[Sequence[str], Sequence[str]], list[int]] = {}
     for number, (workday, restday) in enumerate(weeks, start=1):
         key = (tuple(f"period{p}" for p in workday), tuple(f"period{p}" for p in restday))
         named.setdefault(key, []).append(number)
-    charges = [charge_tou(prices, named)]
-    if any(len(one) > 1 for one in adders):
-        charges.append(charge_steps("step_adder", _grouped(adders)))
-    return charges
+    return named
 
 
 def _additions(steps: Steps) -> Steps:
@@ -107,17 +122,18 @@ def _grouped(months: Sequence[Steps]) -> dict[Steps, list[int]]:
     return groups
 
 
-def _weeks(weekday: Any, weekend: Any, count: int, found: Found) -> Weeks | None:
-    """For each month the periods of the hours of a weekday and of a day of the weekend."""
+def weeks_of(weekday: Any, weekend: Any, count: int, found: Found, what_of: str) -> Table | None:
+    """The two schedules of `energy` or `demand` as one table; None, with what is wrong, where they are none."""
     tables = []
-    for key, table in (("energyweekdayschedule", weekday), ("energyweekendschedule", weekend)):
+    for key, table in ((f"{what_of}weekdayschedule", weekday), (f"{what_of}weekendschedule", weekend)):
         rows = table if isinstance(table, list) else []
         if len(rows) != 12 or not all(isinstance(row, list) and len(row) == _HOURS for row in rows):
             found.wrong.append((key, "is no table of 12 months by 24 hours", "ask the API with detail=full"))
             continue
         bad = {shown(cell) for row in rows for cell in row if type(cell) is not int or not 0 <= cell < count}
         if bad:
-            what = f"{', '.join(sorted(bad))}: there {'is' if len(bad) == 1 else 'are'} no such period in {_STRUCTURE}"
+            are = "is" if len(bad) == 1 else "are"
+            what = f"{', '.join(sorted(bad))}: there {are} no such period in {what_of}ratestructure"
             found.wrong.append((key, what, f"periods are numbered from 0 to {count - 1}"))
             continue
         tables.append([tuple(row) for row in rows])

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 
 __all__ = [
+    "DemandText",
+    "PricedSteps",
     "Steps",
+    "Weeks",
     "charge_demand",
     "charge_energy",
     "charge_fixed",
     "charge_minimum",
+    "charge_step_tou",
     "charge_steps",
     "charge_surcharge",
     "charge_tou",
@@ -22,6 +27,12 @@ __all__ = [
 
 Steps = tuple[tuple[Decimal | None, Decimal], ...]
 """Limit (None: open) and price of each step."""
+
+PricedSteps = tuple[tuple[Decimal | None, tuple[tuple[str, Decimal], ...]], ...]
+"""Limit (None: open) of each step, and its price in each period."""
+
+Weeks = Mapping[tuple[Sequence[str], Sequence[str]], Sequence[int]]
+"""The periods of the 24 hours of a weekday and of a day of the weekend, and the months in which they are so."""
 
 
 def text_of(head: Mapping[str, str | bool | date], charges: Sequence[str], notes: Sequence[str]) -> str:
@@ -45,10 +56,37 @@ def charge_surcharge(code: str, price: Decimal) -> str:
     return f'[[charges]]\nkind = "surcharge"\nunit = "kWh"\n{_coded(code)}price = "{price:f}"\n'
 
 
-def charge_demand(price: Decimal, block_min: int) -> str:
-    """A price per kW of the month's highest block of `block_min` minutes."""
-    text = f'[[charges]]\nkind = "demand"\nunit = "kW"\nprice = "{price:f}"\n'
-    return f'{text}measured_by = "intervals"\nblock_min = {block_min}\n'
+@dataclass(frozen=True, slots=True)
+class DemandText:
+    """A demand charge to be written. steps: of kW; period, weeks: of a TOU period its name and the hours, as
+    `charge_tou` has them; ratchet: months to look back, percent, of which months."""
+
+    code: str
+    steps: Steps
+    block_min: int
+    months: Sequence[int]
+    period: str = ""
+    weeks: Weeks = field(default_factory=dict)
+    ratchet: tuple[int, Decimal, Sequence[int]] | None = None
+
+
+def charge_demand(one: DemandText) -> str:
+    """A price per kW of the month's highest block, of all of the time or of one TOU period."""
+    text = '[[charges]]\nkind = "demand"\nunit = "kW"\n'
+    if one.code != "basic_demand":
+        text += _coded(one.code)
+    if len(one.steps) == 1:
+        text += f'price = "{one.steps[0][1]:f}"\n'
+    else:
+        text += _steps_text(one.steps)
+    text += f'measured_by = "intervals"\nblock_min = {one.block_min}\n{_months(one.months)}'
+    if one.ratchet is not None:
+        back, percent, of = one.ratchet
+        limited = "" if len(of) == 12 else f", {_months(of).strip().replace('months', 'of_months', 1)}"
+        text += f'ratchet = {{ months = {back}, percent = "{percent:f}"{limited} }}\n'
+    if one.period:
+        text += f'period = "{one.period}"\n' + _seasons(one.weeks)
+    return text
 
 
 def charge_fixed(code: str, amount: Decimal) -> str:
@@ -61,24 +99,43 @@ def charge_minimum(amount: Decimal) -> str:
     return f'[[charges]]\nkind = "minimum"\nunit = "month"\namount = "{amount:f}"\n'
 
 
-def charge_steps(kind: str, tables: Mapping[Steps, Sequence[int]]) -> str:
+def charge_steps(kind: str, tables: Mapping[Steps, Sequence[int]], words: str = "") -> str:
     """Steps that fill over the month: `step` or `step_adder`, a table for each group of months."""
-    text = f'[[charges]]\nkind = "{kind}"\nunit = "kWh"\nperiod = "month"\n'
+    called = f'text = "{words}"\n' if words else ""
+    text = f'[[charges]]\nkind = "{kind}"\nunit = "kWh"\n{called}period = "month"\n'
     for steps, months in tables.items():
-        text += "\n[[charges.tables]]\n" + _months(months) + "steps = [\n"
-        for limit, price in steps:
-            reach = "" if limit is None else f'up_to = "{limit:f}", '
-            text += f'  {{ {reach}price = "{price:f}" }},\n'
-        text += "]\n"
+        text += "\n[[charges.tables]]\n" + _months(months) + _steps_text(steps)
     return text
 
 
-def charge_tou(
-    prices: Mapping[str, Decimal], weeks: Mapping[tuple[Sequence[str], Sequence[str]], Sequence[int]]
-) -> str:
+def _steps_text(steps: Steps) -> str:
+    return "steps = [\n" + "".join(f'  {{ {_reach(limit)}price = "{price:f}" }},\n' for limit, price in steps) + "]\n"
+
+
+def _reach(limit: Decimal | None) -> str:
+    return "" if limit is None else f'up_to = "{limit:f}", '
+
+
+def charge_step_tou(tables: Mapping[PricedSteps, Sequence[int]], weeks: Weeks) -> str:
+    """A price for each step of the month and each period, shared out pro rata; weeks as `charge_tou` has them."""
+    text = '[[charges]]\nkind = "step_tou"\nunit = "kWh"\nperiod = "month"\nsplit = "pro_rata"\n'
+    for steps, months in tables.items():
+        text += "\n[[charges.tables]]\n" + _months(months) + "steps = [\n"
+        for limit, prices in steps:
+            each = ", ".join(f'{period} = "{price:f}"' for period, price in prices)
+            text += f"  {{ {_reach(limit)}prices = {{ {each} }} }},\n"
+        text += "]\n"
+    return text + _seasons(weeks)
+
+
+def charge_tou(prices: Mapping[str, Decimal], weeks: Weeks) -> str:
     """A price for each period. weeks: the periods of the 24 hours of a weekday and of the weekend, and their months."""
     text = '[[charges]]\nkind = "tou"\nunit = "kWh"\n\n[charges.prices]\n'
-    text += "".join(f'{period} = "{price:f}"\n' for period, price in prices.items())
+    return text + "".join(f'{period} = "{price:f}"\n' for period, price in prices.items()) + _seasons(weeks)
+
+
+def _seasons(weeks: Weeks) -> str:
+    text = ""
     for (weekday, weekend), months in weeks.items():
         if tuple(weekday) == tuple(weekend):
             text += _season(months, "all", weekday)

@@ -6,14 +6,18 @@ import asyncio
 import contextlib
 import gc
 import logging
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from billing.charges import Tariff
+from billing.cycles import run_due
 from config.details import with_options
 from config.site import Site
+from config.tariff_files import load_tariffs
 from headend.civil import from_epoch_s
 from headend.control import Order, Rules, obey
 from headend.conversation import Conversation
@@ -47,6 +51,8 @@ log = logging.getLogger(__name__)
 
 _FILLED = frozenset({SlotState.GOT, SlotState.LATE, SlotState.ESTIMATED, SlotState.WAIVED})
 _TICK_S = 5
+_BILLING_LOOK = timedelta(minutes=1)
+_BILLING_REPEAT = timedelta(hours=1)
 
 
 def calm_collector() -> None:
@@ -152,6 +158,7 @@ class Daemon:
         self.listeners = self._listeners()
         placer = Placer(self.meters, self.vault.access)
         self.doors = [PushDoor(one, placer, self.ingest, self._keep, clock=clock) for one in site.pushes]
+        self._billing = _Billing(site, self.store, clock)
         self._ticker = Ticker(self.tick, _TICK_S)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -244,6 +251,7 @@ class Daemon:
         await self._refresh_vault()
         for job in self.board.closed_gaps():
             await self._estimate(job)
+        self._billing.wake()
 
     async def _estimate(self, job: ReadJob) -> None:
         """Fill the gap a sample ended: its energy is known, and the meter has no memory that could tell its shape."""
@@ -298,6 +306,7 @@ class Daemon:
     async def stop(self) -> None:
         """Stop polling, store what is collected, close ports and the store."""
         self._ticker.close()
+        await self._billing.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -313,6 +322,52 @@ class Daemon:
         await self.ingest.close()
         await self._refresh_vault()
         self.store.close()
+
+
+class _Billing:
+    """Closes the months that are due by the site's billing cycles, in a thread, one run at a time."""
+
+    def __init__(self, site: Site, store: Store, clock: Callable[[], datetime]) -> None:
+        self._site, self._store, self._clock = site, store, clock
+        self._again_at = clock()
+        self._stopping = threading.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Look whether something is due, unless a run goes on; once a minute."""
+        if not self._site.billing.cycles or (self._task is not None and not self._task.done()):
+            return
+        if (now := self._clock()) >= self._again_at:
+            self._again_at = now + _BILLING_LOOK
+            self._task = asyncio.create_task(asyncio.to_thread(self._run))
+
+    def _run(self) -> None:
+        settings = self._site.billing
+        try:
+            run_due(
+                self._store,
+                settings.cycles,
+                self._tariffs,
+                settings.rules,
+                clock=self._clock,
+                site_zone=self._site.zone,
+                stopping=self._stopping.is_set,
+            )
+        except HeadendError as error:
+            log.error("billing: %s", error)
+            self._again_at = self._clock() + _BILLING_REPEAT
+        except Exception:  # a fault of ours, or a worker process that was killed: reading meters goes on
+            log.exception("billing ended early")
+            self._again_at = self._clock() + _BILLING_REPEAT
+
+    def _tariffs(self) -> list[Tariff]:
+        return [tariff for folder in self._site.tariff_folders for tariff in load_tariffs(folder)]
+
+    async def stop(self) -> None:
+        """End a run that goes on after the batch it is at."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
 
 
 def _mask(states: bytes) -> int:

@@ -104,17 +104,18 @@ async def run(
 
 
 def damaged(frames: Sequence[FrameRecord]) -> bool:
-    """Whether the line damaged an answer: a request had to be sent again although bytes had come."""
+    """Whether the line damaged an answer: a request was sent again although bytes had come, and others came then."""
     sent: bytes | None = None
-    heard = False
+    heard, before = b"", b""
     for frame in frames:
         if frame.direction == "<":
-            heard = True
-        else:
-            if heard and frame.data == sent:
-                return True
-            sent, heard = frame.data, False
-    return False
+            heard += frame.data
+            continue
+        if before and heard != before:
+            return True
+        before, heard = heard if frame.data == sent else b"", b""
+        sent = frame.data
+    return bool(before) and heard != before
 
 
 def _expired(job: ReadJob, now: datetime) -> Outcome:

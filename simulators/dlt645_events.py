@@ -48,10 +48,12 @@ class Event:
 
 
 class EventLog:
-    """The events of one meter. local: its clock face at an instant; register: what it counts."""
+    """The events of one meter. local: its clock face at an instant; register: what it counts, reactive energy
+    `percent` of it."""
 
-    def __init__(self, local: Callable[[int], int], register: Callable[[], Register]) -> None:
+    def __init__(self, local: Callable[[int], int], register: Callable[[], Register], percent: int = 30) -> None:
         self._local = local
+        self._percent = percent
         self._register = register
         self._events: list[Event] = []
 
@@ -108,7 +110,7 @@ class EventLog:
     def _energies(self, at_s: int) -> bytes:
         """Forward, reverse and the four reactive quadrants."""
         shown = self._register().shown(at_s)
-        return bcd(shown, 4) + bytes(4) + bcd(shown * 3 // 10, 4) + bytes(12)
+        return bcd(shown, 4) + bytes(4) + bcd(shown * self._percent // 100, 4) + bytes(12)
 
 
 def programmed(di: bytes) -> bytes:

@@ -85,13 +85,21 @@ class MeterMemory:
     """
 
     def __init__(
-        self, register: Register, clock: MeterClock, *, step_s: int, depth_days: int, freeze_days: int
+        self,
+        register: Register,
+        clock: MeterClock,
+        *,
+        step_s: int,
+        depth_days: int,
+        freeze_days: int,
+        reactive_percent: int = 30,
     ) -> None:
         self.register = register
         self.clock = clock
         self.step_s = step_s
         self.depth_days = depth_days
         self.freeze_days = freeze_days
+        self.reactive_percent = reactive_percent
         self.settlement_days: tuple[tuple[int, int], ...] = ((1, 0),)
         self.instants: list[int] = []  # of freezes on command, epoch seconds, newest first
         self._timed: list[tuple[int, bytes]] = [(0, _MONTHLY)]  # since which local second, which pattern; newest first
@@ -145,7 +153,7 @@ class MeterMemory:
                 del self._curves[next(iter(self._curves))]
             grid = range(day * DAY_S, (day + 1) * DAY_S, self.step_s)
             values = self.register.shown_all([self.clock.instant(local) for local in grid])
-            known = self._curves[kind, day] = _ENCODERS[kind](values, grid)
+            known = self._curves[kind, day] = _ENCODERS[kind](values, grid, self.reactive_percent)
         return known
 
     def freeze_local_s(self, n: int, now_s: int) -> int | None:
@@ -250,35 +258,35 @@ def _timed_back(pattern: bytes, until_s: int, first_s: int) -> Iterator[int]:
     yield from range((until_s - offset) // step * step + offset, first_s - 1, -step)
 
 
-def _totals(values: list[int], _grid: range) -> bytes:
+def _totals(values: list[int], _grid: range, _percent: int) -> bytes:
     return bytes.fromhex("".join([f"{value:08d}" for value in reversed(values)]))[::-1]
 
 
-def _zeros(values: list[int], _grid: range) -> bytes:
+def _zeros(values: list[int], _grid: range, _percent: int) -> bytes:
     return bytes(4 * len(values))
 
 
-def _four(value: int) -> bytes:
-    """Forward, reverse, combined reactive 1 and 2: a plain load, reactive three tenths of active."""
-    return bcd(value, 4) + bytes(4) + bcd(value * 3 // 10, 4) + bytes(4)
+def _four(value: int, percent: int) -> bytes:
+    """Forward, reverse, combined reactive 1 and 2: a plain load, its reactive energy so many percent of the active."""
+    return bcd(value, 4) + bytes(4) + bcd(value * percent // 100, 4) + bytes(4)
 
 
-def _fours(values: list[int], _grid: range) -> bytes:
-    return b"".join([_four(value) for value in values])
+def _fours(values: list[int], _grid: range, percent: int) -> bytes:
+    return b"".join([_four(value, percent) for value in values])
 
 
-def _records(values: list[int], grid: range) -> bytes:
+def _records(values: list[int], grid: range, percent: int) -> bytes:
     """Appendix B: A0 A0, length, time, classes 1 to 6 each ended by AA (only class 4 is stored), sum, E5."""
     blocks = []
     for value, local_s in zip(values, grid, strict=True):
-        inner = minute_bytes(local_s) + b"\xaa\xaa\xaa" + _four(value) + b"\xaa\xaa\xaa"
+        inner = minute_bytes(local_s) + b"\xaa\xaa\xaa" + _four(value, percent) + b"\xaa\xaa\xaa"
         block = b"\xa0\xa0" + bytes((len(inner),)) + inner
         blocks.append(block + bytes((sum(block) & 0xFF, 0xE5)))
     return b"".join(blocks)
 
 
 _POINT_BYTES = {"forward": 4, "reverse": 4, "block": 16, "record": 32}
-_ENCODERS: dict[str, Callable[[list[int], range], bytes]] = {
+_ENCODERS: dict[str, Callable[[list[int], range, int], bytes]] = {
     "forward": _totals,
     "reverse": _zeros,
     "block": _fours,

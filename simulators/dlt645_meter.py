@@ -61,10 +61,11 @@ class Dlt645Meter:
             step_s=spec.step_min * 60,
             depth_days=spec.memory_days,
             freeze_days=spec.freeze_days,
+            reactive_percent=spec.reactive_percent,
         )
         self.access = Access(spec)
         self.relay = Relay(delay_s=spec.relay_delay_s, stuck=spec.relay == "stuck")
-        self.events = EventLog(self.clock.local, lambda: self.register)
+        self.events = EventLog(self.clock.local, lambda: self.register, spec.reactive_percent)
         self.parameters = dict(PARAMETERS)
         self.settlement_days: list[tuple[int, int] | None] = [(1, 0), None, None]
         self.set_on_day = -1
@@ -197,22 +198,27 @@ class Dlt645Meter:
         return self._shown(kind, at_s, wanted)
 
     def _shown(self, kind: int, at_s: int, wanted: range | tuple[int, ...]) -> list[int]:
-        """Totals and rates: 0 combined and 1 forward as registered, 3 and 5 three tenths of it, nothing else."""
+        """Totals and rates: 0 combined and 1 forward as registered, reactive 3 and 5 a share of it, nothing else."""
         if kind not in (0, 1, 3, 5):
             return [0] * len(wanted)
         values = [self.register.shown(at_s)]
         if wanted != (0,):
             values += self.register.shown_rates(at_s)
-        scaled = values if kind in (0, 1) else [value * 3 // 10 for value in values]
+        percent = 100 if kind in (0, 1) else self.spec.reactive_percent
+        scaled = [value * percent // 100 for value in values]
         return [scaled[k] for k in wanted]
 
     def _freeze(self, kind: int, item: int, n: int, at_s: int) -> bytes:
         """05 tt kk nn: the n-th last timed (00), commanded (01), hourly (04), daily (06) freeze; kk 00 time, 01
-        forward, 02 reverse, FF these three, AA between. Hourly ones hold totals only."""
+        forward, 02 reverse, FF these three, AA between; 03, 04 combined reactive, 05 to 08 by quadrant. Hourly ones
+        hold the first three only, and totals."""
         frozen_s = self._frozen_s(kind, n, at_s)
-        if frozen_s is None or item not in (0x00, 0x01, 0x02, 0xFF):
+        reactive = 0x03 <= item <= 0x08 and kind != 0x04
+        if frozen_s is None or not (reactive or item in (0x00, 0x01, 0x02, 0xFF)):
             raise Refused(ERR_NO_DATA)
         wanted = range(1 if kind == 0x04 else 5)
+        if reactive:
+            return b"".join([bcd(value, 4) for value in self._shown(item, frozen_s, wanted)])
         parts = {
             0x00: minute_bytes(self.clock.local(frozen_s)),
             0x01: b"".join([bcd(value, 4) for value in self._shown(1, frozen_s, wanted)]),

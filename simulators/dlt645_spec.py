@@ -33,6 +33,7 @@ class MeterSpec:
 
     passwords: level 0 (highest) to 9, and six digits, highest pair first. esam: has a security chip and takes no
     password. needs_key: its programming key has to be pressed before it can be written.
+    reactive_percent: reactive energy in hundredths of active energy.
     relay: `stuck` acknowledges and does not move. relay_delay_s: how long after the order it moves.
     baud, parity: what it listens to on a wire with a speed; 0 and "" for whatever the wire has.
 
@@ -58,6 +59,7 @@ class MeterSpec:
     relay_delay_s: int = 0
     baud: int = 0
     parity: str = ""
+    reactive_percent: int = 30
     block_end: bool = False
     hears_99: bool = False
 

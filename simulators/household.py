@@ -123,8 +123,8 @@ class Load:
     """How much is used where.
 
     daily_wh: mean use of a day. installed_day: local day (days since 1970-01-01) on which the meter starts to count.
-    offset_s: local time minus UTC, the same all year. rates: day table of the time-of-use registers as
-    (first slot, rate 1..4), ascending from slot 0.
+    removed_day: local day from which it no longer does. offset_s: local time minus UTC, the same all year. rates: day
+    table of the time-of-use registers as (first slot, rate 1..4), ascending from slot 0.
     """
 
     seed: int
@@ -133,6 +133,7 @@ class Load:
     installed_day: int = 19_723  # 2024-01-01
     offset_s: int = 28_800
     rates: tuple[tuple[int, int], ...] = PEAK_VALLEY
+    removed_day: int | None = None
 
 
 def _spread(hours: Sequence[int]) -> tuple[int, ...]:
@@ -178,6 +179,8 @@ class Household:
         """Units of local day `day` (days since installation)."""
         load = self.load
         absolute = load.installed_day + day
+        if load.removed_day is not None and absolute >= load.removed_day:
+            return 0
         chance = self._bytes("day", day, 3)
         total = load.daily_wh * 10 * _season(load.kind, date.fromordinal(_UNIX_EPOCH_ORDINAL + absolute)) // 1000
         total = total * (700 + 600 * int.from_bytes(chance[:2], "big") // 65_535) // 1000

@@ -12,6 +12,7 @@ from simulators.dlt645_events import HAPPENINGS
 from simulators.dlt645_spec import FORMS, RELAYS, MeterSpec
 from simulators.household import KINDS, Load
 from simulators.line_file import BAUDS, PARITIES, read_instant
+from simulators.tenancy import NO_TENANCY, Tenancy, read_tenancy
 from simulators.toml_table import Table
 from simulators.truth_bills import Tariff
 
@@ -50,6 +51,7 @@ class MeterPlan:
     multiplier: int
     cross_kwh: int | None
     dlms: DlmsPlan | None = None
+    tenancy: Tenancy = NO_TENANCY
 
     @property
     def protocol(self) -> str:
@@ -95,6 +97,7 @@ def read_meters(
     base = _meter_base(table, town, lines, tariffs)
     daily = table.span("daily_wh", (5_000, 9_000), 1, 1_000_000)
     start = table.span("start_kwh", (0, 30_000), 0, 999_999)
+    tenancy = read_tenancy(table, single=single)
     table.done()
     meters = []
     for n in range(first, first + count):
@@ -119,6 +122,7 @@ def read_meters(
                 dlms=base.dlms and named_dlms(base.dlms, town.seed, names["meter_id"], names["address"]),
                 load=load,
                 start_units=start_units,
+                tenancy=tenancy,
             )
         )
     return meters
@@ -213,6 +217,7 @@ def _spec(table: Table, town: Common, form: str, step_min: int) -> MeterSpec:
         spec,
         followup=table.choice("followup", ("by_seq", "next"), "by_seq"),
         esam=table.flag("esam", False),
+        reactive_percent=table.integer("reactive_percent", 30, 0, 300),
         relay=table.choice("relay", RELAYS, "works"),
         relay_delay_s=table.integer("relay_delay_s", 0, 0, 86_400),
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from simulators.toml_table import Table
-from simulators.truth_bills import MonthStep, Season, Tariff, Tou, YearStep, YearStepTou, price_units
+from simulators.truth_bills import MonthStep, Season, Tariff, Tou, TwoPart, YearStep, YearStepTou, price_units
 
 __all__ = ["KINDS", "minutes", "read_tariffs"]
 
-KINDS = ("year-step", "month-step", "tou", "year-step-tou")
+KINDS = ("year-step", "month-step", "tou", "year-step-tou", "two-part")
 _DAY_MIN = 24 * 60
 
 
@@ -37,15 +38,47 @@ def _tariff(table: Table) -> Tariff:
         seasons = _seasons(table, windows=False)
         for season in seasons:
             _check_count(table, "prices", len(prices), len(season.limits) + 1)
-        return MonthStep(seasons, prices)
+        return _changing(table, MonthStep(seasons, prices, family=_family(table)))
     seasons = _seasons(table, windows=True)
     by_period = _price_table(table, {period for season in seasons for _, _, period in season.windows})
     if kind == "tou":
         service = _price(table, "service", table.text("service", "0"))
         return Tou(seasons, by_period, service // 1_000_000)
+    if kind == "two-part":
+        return _two_part(table, seasons, by_period)
     limits, adders = _limits(table), _price_list(table, "adders")
     _check_count(table, "adders", len(adders), len(limits))
     return YearStepTou(seasons, by_period, limits, adders)
+
+
+def _changing(table: Table, tariff: MonthStep) -> MonthStep:
+    """The same with the prices that hold from a day of the last closed month on, if there are such."""
+    day = table.integer("changes_on", 0, 0, 28)
+    if not day:
+        return tariff
+    if day == 1:
+        table.wrong("changes_on", "1 is the first day of a month", "write a day from 2 to 28")
+    later = _price_list(table, "later_prices")
+    _check_count(table, "later_prices", len(later), len(tariff.prices))
+    return replace(tariff, later_prices=later, changes_on=day)
+
+
+def _family(table: Table) -> tuple[int, int]:
+    """People of a large household, and by how much its limits are higher (0.01 kWh)."""
+    people = table.integer("family_people", 0, 0, 99)
+    return (people, table.integer("family_kwh", None, 1, 100_000) * 100) if people else (0, 0)
+
+
+def _two_part(table: Table, seasons: tuple[Season, ...], prices: Mapping[str, int]) -> TwoPart:
+    added = []
+    for each in table.tables("surcharge"):
+        code = each.text("code")
+        added.append((code, _price(each, "price", each.raw("price")), each.flag("adjusted", False)))
+        each.done()
+    standard = table.choice("standard", ("0.90", "0.85", "0.80"))
+    demand = table.choice("demand", ("contract", "maximum", "capacity"))
+    price = _price(table, "demand_price", table.raw("demand_price"))
+    return TwoPart(seasons, prices, demand, price, tuple(added), int(standard[2:]))
 
 
 def _check_count(table: Table, key: str, given: int, wanted: int) -> None:

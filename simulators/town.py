@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from simulators.dlt645_1997 import Dlt645Meter1997
 from simulators.dlt645_meter import Dlt645Meter
 from simulators.errors import SimulatorError
 from simulators.faults import Faults
-from simulators.household import WRAP_CENTS, Household, Register
+from simulators.household import Household, Register
 from simulators.line_file import LinePlan
 from simulators.meter_file import MeterPlan
 from simulators.mixed import MixedBus
@@ -29,8 +30,10 @@ from simulators.mqtt_meters import ConMeter
 from simulators.mqtt_town import ConcentratorLine
 from simulators.pty_line import PtyLine
 from simulators.tcp import TcpLine
+from simulators.tenancy import books
 from simulators.town_file import TownPlan, read_town
-from simulators.truth_bills import Season, Tou, TrueLine, YearStep, YearStepTou, bill_lines, season_of
+from simulators.truth_accounts import TrueAccounts
+from simulators.truth_bills import TrueLine
 
 __all__ = ["Town", "load_town", "run"]
 
@@ -48,7 +51,8 @@ def load_town(path: Path, *, now: Now = time.time, links: Path | None = None) ->
 
 class Town:
     """`meters` and `buses` by name; `lines` once started. `opened_s`: when the town was made (epoch seconds): truth
-    files end there, and the last month closed by then is the one billed."""
+    files end there, and the last month closed by then is the one billed. `accounts` by name; `stands`: which meter
+    stands where since when; `truth`: what their bills rest on."""
 
     def __init__(self, plan: TownPlan, *, now: Now = time.time, links: Path | None = None) -> None:
         self.plan = plan
@@ -58,9 +62,22 @@ class Town:
         self.installed_s = int(installed.timestamp())
         self._check_opened()
         self._links = links or Path()
+        closed = self.closed_month()
+        meters, self.accounts, self.stands = books(
+            plan.meters, self.installed_s, self.month_span(*closed)[0], plan.offset_s
+        )
+        self.plan = plan = replace(plan, meters=meters)
         self.plans = {meter.meter_id: meter for meter in plan.meters}
-        self.accounts = {meter.account: meter for meter in plan.meters}
         self.registers = {m.meter_id: Register(Household(m.load), m.start_units) for m in plan.meters}
+        self.truth = TrueAccounts(
+            self.accounts,
+            self.registers,
+            plan.tariffs,
+            self.month_span,
+            closed,
+            plan.offset_s,
+            self.installed_s,
+        )
         self.meters = {m.meter_id: self._meter(m) for m in plan.meters}
         for event in plan.events:
             meter = self.meters[event.meter_id]
@@ -185,59 +202,11 @@ class Town:
         return self.registers[meter_id].shown(int(at.timestamp()))
 
     def true_bill(self, account: str, year: int, month: int) -> list[TrueLine]:
-        """The lines of an account's true bill for a month of the town's zone."""
-        meter = self.accounts[account]
-        tariff = self.plan.tariffs[meter.tariff]
-        start_s, end_s = self.month_span(year, month)
-        used = self._used(meter, start_s, end_s)
-        energy: dict[str, int] = {}
-        if isinstance(tariff, Tou | YearStepTou):
-            energy = self._by_period(meter, season_of(tariff.seasons, month), start_s, end_s)
-        before = self.step_used(meter, year, start_s) if isinstance(tariff, YearStep | YearStepTou) else 0
-        return bill_lines(tariff, month, used, energy, before)
-
-    def step_used(self, meter: MeterPlan, year: int, at_s: int) -> int:
-        """0.01 kWh used in calendar `year` before `at_s`, on this meter and on the one that stood there earlier."""
-        start_s = max(self.month_span(year, 1)[0], self.installed_s)
-        return self._used(meter, start_s, at_s) + self._used_elsewhere(meter, year)
-
-    def _used_elsewhere(self, meter: MeterPlan, year: int) -> int:
-        """What `cross_kwh` needs on an earlier meter so that the limit falls amid the last closed month. Nothing in
-        January, when the year's steps have just begun."""
-        closed_year, month = self.closed_month()
-        if meter.cross_kwh is None or year != closed_year or month == 1:
-            return 0
-        start_s, end_s = self.month_span(year, month)
-        since_s = max(self.month_span(year, 1)[0], self.installed_s)
-        half = self._used(meter, start_s, end_s) // 2
-        return max(0, meter.cross_kwh * 100 - half - self._used(meter, since_s, start_s))
-
-    def _used(self, meter: MeterPlan, start_s: int, end_s: int) -> int:
-        """Displayed energy in [start, end), rollover and multiplier counted in; 0.01 kWh."""
-        shown = self.registers[meter.meter_id].shown
-        return (shown(end_s) - shown(start_s)) % WRAP_CENTS * meter.multiplier
-
-    def _by_period(self, meter: MeterPlan, season: Season, start_s: int, end_s: int) -> dict[str, int]:
-        """The same by tariff period: an interval of the meter's step belongs to the period it starts in."""
-        energy = {period: 0 for _, _, period in season.windows}
-        for minute, used in self._intervals(meter, start_s, end_s):
-            period = next(name for first, last, name in season.windows if first <= minute < last)
-            energy[period] += used
-        return energy
-
-    def _intervals(self, meter: MeterPlan, start_s: int, end_s: int) -> Iterator[tuple[int, int]]:
-        """Local minute of the day at which each interval starts, and its displayed energy in 0.01 kWh."""
-        shown = self.registers[meter.meter_id].shown
-        step_s = meter.spec.step_min * 60
-        before = shown(start_s)
-        for at_s in range(start_s, end_s, step_s):
-            after = shown(at_s + step_s)
-            minute = (at_s + self.plan.offset_s) % 86_400 // 60
-            yield minute, (after - before) % WRAP_CENTS * meter.multiplier
-            before = after
+        """The lines of an account's true bill for a month of the town's zone; [] if it was not in force in it."""
+        return self.truth.bill(account, year, month)
 
     def write_truth(self, folder: Path) -> None:
-        """meters.csv, usage_points.csv, accounts.csv, registers.jsonl and bills.json into `folder`."""
+        """The asset lists, registers.jsonl and bills.json into `folder`."""
         truth.write(self, folder)
 
 

@@ -19,8 +19,9 @@ from simulators.household import PEAK_VALLEY, SLOT_S
 from simulators.line_file import LinePlan, read_fault, read_line
 from simulators.meter_file import Common, EventPlan, MeterPlan, read_event, read_meters
 from simulators.tariff_file import minutes, read_tariffs
+from simulators.tenancy import check_exchanges
 from simulators.toml_table import Table
-from simulators.truth_bills import Tariff
+from simulators.truth_bills import Tariff, TwoPart
 
 __all__ = ["MeterPlan", "TownPlan", "read_town"]
 
@@ -76,6 +77,8 @@ def read_town(path: Path) -> TownPlan:
     events = [read_event(table, {m.meter_id: m.spec.form for m in meters}) for table in top.tables("event")]
     top.done()
     _check_whole(path.name, lines, meters, problems)
+    check_exchanges(path.name, meters, problems)
+    _check_terms(path.name, meters, tariffs, problems)
     if problems:
         raise SimulatorError(problems)
     placed = tuple(replace(line, faults=tuple(rule for where, rule in faults if where == line.name)) for line in lines)
@@ -168,7 +171,7 @@ def _check_whole(file: str, lines: list[LinePlan], meters: list[MeterPlan], prob
     unique = {
         "[[line]] name": [line.name for line in lines],
         "meter_id": [meter.meter_id for meter in meters],
-        "account": [meter.account for meter in meters],
+        "account": [name for m in meters for name in (m.account, m.tenancy.next_account) if name],
         "usage_point": [meter.usage_point for meter in meters],
         "address on one line": [f"{meter.spec.address} ({meter.line})" for meter in meters],
         "[[line]] listen": [f"{line.host}:{line.port}" for line in lines if line.kind == "tcp" and line.port],
@@ -178,3 +181,18 @@ def _check_whole(file: str, lines: list[LinePlan], meters: list[MeterPlan], prob
         for name, times in Counter(names).items():
             if times > 1:
                 problems.append(f"{file}: {what}: {name} stands there {times} times -> give each its own")
+
+
+def _check_terms(file: str, meters: list[MeterPlan], tariffs: Mapping[str, Tariff], problems: list[str]) -> None:
+    """What a two-part tariff asks of an account."""
+    for meter in meters:
+        tariff, term = tariffs.get(meter.tariff), meter.tenancy
+        if not isinstance(tariff, TwoPart):
+            continue
+        what = f"{file}: meter {meter.meter_id}: tariff {meter.tariff}"
+        if tariff.demand == "contract" and not term.contract_percent:
+            problems.append(f"{what} bills a contract -> give contract_percent")
+        if tariff.demand == "capacity" and not term.capacity_kva:
+            problems.append(f"{what} bills the capacity -> give capacity_kva")
+        if term.next_account:
+            problems.append(f"{what} has no rule here for a part month -> leave next_account out")

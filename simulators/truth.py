@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from simulators.truth_bills import YearStep, YearStepTou, hundredths, total_cent
 
 if TYPE_CHECKING:
     from simulators.meter_file import MeterPlan
+    from simulators.tenancy import Account, Stand
     from simulators.town import Town
 
 __all__ = ["TRUTH_DAYS", "write"]
@@ -20,15 +21,15 @@ __all__ = ["TRUTH_DAYS", "write"]
 TRUTH_DAYS = 62
 
 _METERS = ("meter_id", "protocol", "address", "line", "model", "clock_zone", "options")
-_USAGE_POINTS = ("usage_point", "district", "meter_id", "installed_at", "multiplier")
-_ACCOUNTS = ("account", "usage_point", "customer", "tariff", "since", "step_used_kwh", "step_used_at")
+_USAGE_POINTS = ("usage_point", "district", "meter_id", "installed_at", "multiplier", "removed_at")
+_ACCOUNTS = ("account", "usage_point", "customer", "tariff", "since", "step_used_kwh", "step_used_at", "until")
+_TERMS = ("account", "since", "tariff", "contract_kw", "capacity_kva", "people")
 
 
 def write(town: Town, folder: Path) -> None:
     """Write every file into `folder`, made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     meters = town.plan.meters
-    installed = _iso(town, town.installed_s)
     _csv(
         folder / "meters.csv",
         _METERS,
@@ -37,13 +38,14 @@ def write(town: Town, folder: Path) -> None:
     _csv(
         folder / "usage_points.csv",
         _USAGE_POINTS,
-        ((m.usage_point, m.district, m.meter_id, installed, str(m.multiplier)) for m in meters),
+        (_usage_point(town, stand) for stand in town.stands),
     )
     _csv(
         folder / "accounts.csv",
         _ACCOUNTS,
-        ((m.account, m.usage_point, m.customer, m.tariff, installed, *_step_used(town, m)) for m in meters),
+        (_account(town, account) for account in town.accounts.values()),
     )
+    _csv(folder / "terms.csv", _TERMS, _terms(town))
     if secrets := _secrets(town):
         (folder / "secrets.csv").touch(mode=0o600)
         _csv(folder / "secrets.csv", ("meter_id", "name", "value"), secrets)
@@ -78,38 +80,62 @@ def _iso(town: Town, at_s: int) -> str:
     return datetime.fromtimestamp(at_s, town.plan.zone).isoformat()
 
 
-def _step_used(town: Town, meter: MeterPlan) -> tuple[str, str]:
-    """Energy of the year before the last closed month, and that month's start; empty without yearly steps."""
-    if not isinstance(town.plan.tariffs[meter.tariff], YearStep | YearStepTou):
+def _usage_point(town: Town, stand: Stand) -> tuple[str, ...]:
+    meter = stand.meter
+    removed = "" if stand.until_s is None else _iso(town, stand.until_s)
+    since = _iso(town, stand.since_s)
+    return meter.usage_point, meter.district, meter.meter_id, since, str(meter.multiplier), removed
+
+
+def _account(town: Town, account: Account) -> tuple[str, ...]:
+    meter, until = account.first_meter, "" if account.until_s is None else _iso(town, account.until_s)
+    since, used = _iso(town, account.since_s), _step_used(town, account)
+    return account.name, meter.usage_point, account.customer, meter.tariff, since, *used, until
+
+
+def _step_used(town: Town, account: Account) -> tuple[str, str]:
+    """Energy of the year before the last closed month, and that month's start; of an account that began later nothing,
+    when it began. Empty without yearly steps."""
+    if not isinstance(town.plan.tariffs[account.first_meter.tariff], YearStep | YearStepTou):
         return "", ""
     year, month = town.closed_month()
-    at_s = town.month_span(year, month)[0]
-    return hundredths(town.step_used(meter, year, at_s)), _iso(town, at_s)
+    at_s = max(town.month_span(year, month)[0], account.since_s)
+    return hundredths(town.truth.step_used(account, year, at_s)), _iso(town, at_s)
+
+
+def _terms(town: Town) -> Iterator[tuple[str, ...]]:
+    """What was agreed with those accounts whose bills depend on it, since they began."""
+    for account in town.accounts.values():
+        term = account.first_meter.tenancy
+        contract = str(town.truth.contract_kw(account)) if term.contract_percent else ""
+        capacity, people = (str(number) if number else "" for number in (term.capacity_kva, term.people))
+        if contract or capacity or people:
+            yield account.name, _iso(town, account.since_s), "", contract, capacity, people
 
 
 def _registers(town: Town, meter: MeterPlan) -> dict[str, Any]:
     """Displayed totals at every boundary of the last 62 days, up to when the town was made."""
     step_s = meter.spec.step_min * 60
     offset_s = town.plan.offset_s
-    first = max(town.opened_s - TRUTH_DAYS * 86_400, town.installed_s) + offset_s
+    since_s = next(stand.since_s for stand in town.stands if stand.meter is meter)
+    first = max(town.opened_s - TRUTH_DAYS * 86_400, since_s) + offset_s
     start_s = -(-first // step_s) * step_s - offset_s
-    shown = town.registers[meter.meter_id].shown
-    values = [shown(at_s) for at_s in range(start_s, town.opened_s + 1, step_s)]
+    values = town.registers[meter.meter_id].shown_all(range(start_s, town.opened_s + 1, step_s))
     return {"meter_id": meter.meter_id, "start_s": start_s, "step_s": step_s, "registers": values}
 
 
 def bills(town: Town) -> dict[str, Any]:
-    """Every account's true bill of the last closed month, numbers as decimal text."""
+    """True bills of the last closed month, of every account in force in it; numbers as decimal text."""
     year, month = town.closed_month()
     start_s, end_s = town.month_span(year, month)
     found = []
-    for meter in town.plan.meters:
-        lines = town.true_bill(meter.account, year, month)
+    for account in town.accounts.values():
+        lines = town.true_bill(account.name, year, month)
         found.append(
             {
-                "account": meter.account,
-                "meter_id": meter.meter_id,
-                "tariff": meter.tariff,
+                "account": account.name,
+                "meter_id": account.meter.meter_id,
+                "tariff": account.first_meter.tariff,
                 "lines": [line.as_text() for line in lines],
                 "total": hundredths(total_cents(lines)),
             }

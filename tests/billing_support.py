@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from billing.calendar import billing_month
-from billing.model import Tariff
+from billing.charges import Tariff
 from config.tariff_files import load_tariff
 from headend import ingest
 from headend.civil import zone

@@ -9,13 +9,9 @@ from decimal import Decimal
 from hypothesis import strategies as st
 
 from billing import store as bills
+from billing.charges import Charge, Tariff
 from billing.explain import Node, explain
-from billing.model import (
-    Bill,
-    Charge,
-    Hold,
-    Tariff,
-)
+from billing.model import Bill, Hold
 from billing.run import close_period
 from headend.model import Meter, Quality, Reading, ReadKind, Source, Window
 from headend.store import Store

@@ -1,13 +1,19 @@
-"""Load curves for tests of tariffs."""
+"""Load curves for tests of tariffs, and the verbs run in this process."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
+from unittest.mock import patch
 
 from billing.try_curve import Curve
 from headend.civil import zone
+from headend.cli import main
 
 
 def curve(zone_name: str, first: str, last: str, energy: Callable[[datetime], Decimal], step_s: int = 3600) -> Curve:
@@ -20,3 +26,20 @@ def curve(zone_name: str, first: str, last: str, energy: Callable[[datetime], De
         values.append(energy(moment.astimezone(tz)))
         moment += timedelta(seconds=step_s)
     return Curve(at, step_s, tuple(values))
+
+
+def headend(folder: Path, *words: str, fails: bool = False) -> str:
+    """What `headend tariff ...` prints in `folder`; of one that fails what it says on stderr."""
+    printed, told, status = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(told),
+        patch.object(sys, "argv", ["headend", "tariff", *words]),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+    assert status == (1 if fails else 0), told.getvalue()
+    return told.getvalue() if fails else printed.getvalue()

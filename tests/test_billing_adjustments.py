@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing import rate
-from billing.model import (
+from billing.charges import (
     Charge,
-    Determinant,
     EnergyCharge,
     ExportCredit,
     FixedCharge,
@@ -22,7 +20,9 @@ from billing.model import (
     Surcharge,
     Tax,
 )
-from billing.power_factor import STANDARDS, adjustment_percent, power_factor
+from billing.model import Determinant
+from billing.rating import rate
+from billing.rating.power_factor import STANDARDS, adjustment_percent, power_factor
 from headend.store import Store
 from tests.billing_support import add_meter, connect, month, written
 from tests.charges_support import (

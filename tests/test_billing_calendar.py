@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.calendar import billing_month, overlaps, period_at, spans, step_year_start, uncovered
-from billing.model import PeriodWindow, Schedule, Season
+from billing.calendar import (
+    billing_month,
+    day_kind,
+    overlaps,
+    period_at,
+    period_index,
+    spans,
+    step_year_start,
+    uncovered,
+)
+from billing.charges import Calendar, PeriodEvent, PeriodWindow, Schedule, Season
 from headend.civil import zone
 from headend.model import Window
 
@@ -139,3 +148,103 @@ def test_gaps_and_overlaps_of_a_day_are_found() -> None:
     assert uncovered(cut(300)) == []
     assert overlaps(cut(300)) == []
     assert overlaps((PeriodWindow("a", 0, 1440), PeriodWindow("a", 60, 120))) == [(60, 120, ("a",))]
+
+
+# -- holidays, days worked, events
+
+DAY = PeriodWindow("day", 480, 1200)
+QUIET = (PeriodWindow("night", 0, 480), DAY, PeriodWindow("night", 1200, 1440))
+REST = (PeriodWindow("rest", 0, 1440),)
+FEAST = (PeriodWindow("feast", 0, 1440),)
+
+
+def test_holidays_have_their_own_hours_where_a_season_is_for_them_else_those_of_a_weekend() -> None:
+    calendar = Calendar((date(2026, 5, 1), date(2026, 10, 1)), (date(2026, 10, 10),))
+    schedule = Schedule(
+        (
+            Season(ALL_MONTHS, "weekday", QUIET),
+            Season(ALL_MONTHS, "weekend", REST),
+            Season((10,), "holiday", FEAST),
+        ),
+        calendar,
+    )
+    tz = zone("Asia/Shanghai")
+
+    def noon(month: int, day: int) -> str:
+        return period_at(schedule, datetime(2026, month, day, 12, tzinfo=tz), tz)[0]
+
+    assert noon(5, 1) == "rest"  # a Friday; May has no season for holidays
+    assert noon(10, 1) == "feast"  # a Thursday
+    assert noon(10, 2) == "day"
+    assert noon(10, 10) == "day"  # a Saturday that is worked
+    assert noon(10, 11) == "rest"
+    assert [day_kind(schedule, date(2026, 10, day)) for day in (1, 2, 10, 11)] == [
+        "holiday", "weekday", "weekday", "weekend",
+    ]  # fmt: skip
+
+
+def test_a_season_for_all_days_holds_on_holidays_too() -> None:
+    schedule = Schedule((Season(ALL_MONTHS, "all", QUIET),), Calendar((date(2026, 10, 1),)))
+    window = billing_month(2026, 10, "Asia/Shanghai")
+    assert spans(schedule, window, "Asia/Shanghai") == spans(all_year(*QUIET), window, "Asia/Shanghai")
+
+
+@given(
+    edges,
+    starts,
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 600)), min_size=1, max_size=3),
+    st.sampled_from(ZONES),
+)
+def test_an_event_cuts_the_hours_and_nothing_else(
+    cuts: set[int], start: datetime, called: list[tuple[int, int]], zone_name: str
+) -> None:
+    window = Window(start, start + timedelta(minutes=4000))
+    events, reached = [], start
+    for after, minutes in called:
+        begin = reached + timedelta(minutes=after)
+        reached = begin + timedelta(minutes=minutes)
+        events.append(PeriodEvent("called", begin, reached))
+    plain = all_year(*cut(*cuts))
+    schedule = Schedule(plain.seasons, Calendar(), tuple(events))
+    found = spans(schedule, window, zone_name)
+    assert (found[0].start, found[-1].end) == (window.start, window.end)
+    for before, after_ in pairwise(found):
+        assert before.end == after_.start
+        assert before.period != after_.period
+    inside = sum((max(min(e.end, window.end) - max(e.start, window.start), timedelta()) for e in events), timedelta())
+    assert sum((s.end - s.start for s in found if s.period == "called"), timedelta()) == inside
+    for span in found:
+        moment = span.start + (span.end - span.start) / 2
+        assert period_at(schedule, moment, zone(zone_name))[0] == span.period
+        if span.period != "called":
+            assert name_by_clock(plain, moment, zone_name) == span.period
+
+
+@pytest.mark.parametrize(("month", "zone_name"), [(3, "Europe/Berlin"), (10, "Europe/Berlin"), (7, "Asia/Shanghai")])
+def test_every_interval_has_the_number_of_its_period(month: int, zone_name: str) -> None:
+    tz = zone(zone_name)
+    called = datetime(2026, month, 15, 14, tzinfo=tz).astimezone(UTC)
+    schedule = Schedule(
+        (Season(ALL_MONTHS, "weekday", QUIET), Season(ALL_MONTHS, "weekend", REST)),
+        Calendar((date(2026, month, 3),)),
+        (PeriodEvent("called", called, called + timedelta(minutes=45)),),
+    )
+    window = billing_month(2026, month, zone_name)
+    periods = ("called", "day", "night", "rest")
+    found = period_index(schedule, window, zone_name, 900, periods)
+    moments = [window.start + n * timedelta(minutes=15) for n in range(len(found))]
+    assert moments[-1] + timedelta(minutes=15) == window.end
+    assert [periods[n] for n in found] == [period_at(schedule, moment, tz)[0] for moment in moments]
+    assert [periods[n] for n in found].count("called") == 3
+
+
+def test_intervals_across_a_boundary_have_no_number() -> None:
+    schedule = all_year(PeriodWindow("a", 0, 510), PeriodWindow("b", 510, 1440))
+    window = billing_month(2026, 7, "Asia/Shanghai")
+    assert len(period_index(schedule, window, "Asia/Shanghai", 1800, ("a", "b"))) == 31 * 48
+    with pytest.raises(ValueError, match="an interval of 3600 s lies across 2026-07-01 08:30, where a period begins"):
+        period_index(schedule, window, "Asia/Shanghai", 3600, ("a", "b"))
+    with pytest.raises(ValueError, match="the period 'b' is not among a"):
+        period_index(schedule, window, "Asia/Shanghai", 1800, ("a",))
+    with pytest.raises(ValueError, match="no whole number of intervals of 7000 s"):
+        period_index(schedule, window, "Asia/Shanghai", 7000, ("a", "b"))

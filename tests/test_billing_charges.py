@@ -7,20 +7,15 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing import rate
-from billing.demand import highest_block
-from billing.model import (
-    CapacityCharge,
-    DemandCharge,
-    Determinant,
-    IntervalPart,
-    PowerFactorCharge,
-    RegisterPart,
-)
+from billing.charges import CapacityCharge, DemandCharge, PowerFactorCharge
+from billing.kernel import highest_block
+from billing.model import Determinant, IntervalPart, RegisterPart
+from billing.rating import rate
 from headend.errors import ConfigError
 from headend.model import Meter, Quality, ReadKind, Window
 from headend.store import Store, registry
@@ -38,6 +33,7 @@ from tests.charges_support import (
     explained,
     made,
     metered,
+    register,
     settle,
     settled,
     shown,
@@ -175,17 +171,20 @@ def test_a_demand_above_the_contract(above: str, maximum: str, expected: dict[st
     assert {line.code: str(line.amount) for line in rate.lines(made(charge), determinants, month(6))} == expected
 
 
-def test_a_part_of_a_month_has_its_days_of_capacity_and_no_demand(store: Store, tmp_path: Path) -> None:
+def test_a_part_of_a_month_has_its_days_of_capacity_and_demand(store: Store, tmp_path: Path) -> None:
     since = local("2026-07-19T00:00")
     capacity = '[[charges]]\nkind = "capacity"\nunit = "kVA"\nprice = "25.5"\ncapacity_kva = "630"\n'
     meter = add_meter(store)
-    tariff = written(tmp_path, "t", PLACE + capacity)
+    tariff = written(tmp_path, "t", PLACE + capacity + DEMAND)
     connect(store, meter, tariff, since=since)
-    (hold,) = close(store, written(tmp_path, "t", PLACE + ENERGY + DEMAND), 7)[:1]
-    assert (hold.code, hold.start) == ("part_month", since)
+    register(store, meter, "import_kwh", "0", "100", Window(since, month(7).end))
+    settle(store, meter, settled(since, "0"), settled(month(7).end, "62"))
+    holds = close(store, written(tmp_path, "t", PLACE + 'part_month = "hold"\n' + capacity + DEMAND), 7)
+    assert [(hold.code, hold.start) for hold in holds] == [("part_month", since)]
     assert close(store, tariff, 7) == ()
-    (line,) = shown(store, "A1-2026-07").lines
-    assert (line.text, str(line.amount)) == ("capacity, 630 kVA for 13 of 30 days", "6961.50")
+    first, second = shown(store, "A1-2026-07").lines
+    assert (first.text, str(first.amount)) == ("capacity, 630 kVA for 13 of 30 days", "6961.50")
+    assert (second.text, str(second.amount)) == ("demand, 13 of 31 days", "1060.80")
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=60), st.integers(1, 4), st.data())
@@ -196,11 +195,12 @@ def test_the_highest_block_of_a_whole_is_that_of_its_parts(
     if blocks < 2:
         return
     cut = data.draw(st.integers(1, blocks - 1)) * per_block
-    _, first = highest_block(units[:cut], per_block)
-    _, second = highest_block(units[cut:], per_block)
-    number, top = highest_block(units, per_block)
+    row = np.array([units], dtype=np.int64)
+    _, (first,) = highest_block(row[:, :cut], per_block)
+    _, (second,) = highest_block(row[:, cut:], per_block)
+    (start,), (top,) = highest_block(row, per_block)
     assert top == max(first, second)
-    assert sum(units[number * per_block : (number + 1) * per_block]) == top
+    assert sum(units[start : start + per_block]) == top
 
 
 @given(st.integers(1, 29), st.integers(1, 10**6))

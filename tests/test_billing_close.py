@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
-from billing import schema
+from billing import adjustments, schema
 from billing import store as bills
-from billing.model import Bill, IntervalPart, RegisterPart
+from billing.model import Bill, Derived, Determinant, Hold, IntervalPart, RegisterPart
+from billing.release import release
 from billing.run import CloseReport, close_period
 from headend.civil import zone
 from headend.errors import StoreError, UsageError
@@ -322,6 +323,12 @@ def test_two_closes_at_once_issue_every_bill_once(store: Store) -> None:
         ("UPDATE bill_hold SET what = ''", "rows of this table are never changed or deleted"),
         ("DELETE FROM bill_used", "rows of this table are never changed or deleted"),
         ("UPDATE tariff_version SET text = ''", "rows of this table are never changed or deleted"),
+        ("UPDATE bill_derived SET value = '1'", "rows of this table are never changed or deleted"),
+        ("DELETE FROM bill_finding", "rows of this table are never changed or deleted"),
+        ("UPDATE bill_release SET reason = ''", "rows of this table are never changed or deleted"),
+        ("DELETE FROM bill_adjusted", "rows of this table are never changed or deleted"),
+        ("UPDATE bill_adjustment SET amount_minor = 1", "rows of this table are never changed or deleted"),
+        ("UPDATE billing_run SET issued = 9", "rows of this table are never changed or deleted"),
         ("DELETE FROM tariff_spans", "rows of this table are never changed or deleted"),
         (
             "INSERT INTO bill_line (bill_key, line, code, text, quantity, unit, price, amount_minor, determinant) "
@@ -348,11 +355,27 @@ def issued(store: Store) -> Store:
     assert close_period(store, [tariff], 2026, 2, now=NOW).held
     feed(store, meter, ReadKind.CURVE, points(month(2).start, 3600, "0", household(672)))
     assert close_period(store, [tariff], 2026, 2, now=NOW).issued
+    _put_rest(store)
     with store.read() as conn:
         for table in METADATA.tables.values():
             if table.name.startswith(("bill", "tariff")):
                 assert conn.scalar(select(func.count()).select_from(table)), table.name
     return store
+
+
+def _put_rest(store: Store) -> None:
+    """A bill with what the one of `issued` lacks: a release, a finding, a number from the registry, an adjustment."""
+    odd = Hold("use_change", "four times last month", "look", count=300, review=True)
+    contract = Determinant("contract_kw", Decimal(80), "kW", parents=(Derived("account", Decimal(80)),))
+    with store.write() as conn:
+        made = adjustments.make(conn, "A1-2026-02", amount=Decimal("3.20"), reason="wrong", made_by="Li", now=NOW)
+        bill = Bill("A9-2026-02", "A9", "U9", month(2), "held", "t", "1", "", SHANGHAI, "CNY", holds=(odd,))
+        bills.put(conn, bill, NOW)
+        release(conn, bill.number, "the meter is right", "Li", NOW)
+        line = adjustments.line_of(made.adjustment)
+        done = replace(bill, state="issued", lines=(line,), determinants=(contract,))
+        taken = {bill.number: [made.adjustment.number]}
+        assert bills.put_many(conn, [done], NOW, taken) == {bill.number: "issued"}
 
 
 def test_tables_on_postgresql_can_not_be_emptied(new_pg_url: str) -> None:

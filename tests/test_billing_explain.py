@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
+from billing import adjustments
 from billing.explain import Node, explain
+from billing.release import release
 from billing.run import close_period
 from headend.errors import UsageError
 from headend.model import ReadKind
-from headend.store import Store
-from tests.billing_support import NOW, add_meter, connect, feed, feed_month, freeze, household, month, points, shipped
+from headend.store import Store, registry
+from headend.store.terms import SubmeterRow, SupplyRow, put_submeters, put_supplies
+from tests.billing_support import (
+    NOW,
+    SHANGHAI,
+    add_meter,
+    connect,
+    feed,
+    feed_month,
+    freeze,
+    household,
+    local,
+    month,
+    points,
+    shipped,
+    written,
+)
 
 SHIFT = Decimal("0.30")
 
@@ -153,7 +171,8 @@ def test_energy_used_before_names_its_bills(store: Store) -> None:
         close_period(store, [tariff], 2026, number, now=NOW)
     with store.read() as conn:
         tree = explain(conn, "A1-2026-02")
-    assert [line.title for line in tree.children] == ["energy_step1: 32.28 CNY", "energy_step2: 23.52 CNY"]
+    lines = ["energy_step1: 32.28 CNY", "energy_step2: 23.52 CNY"]
+    assert [line.title for line in tree.children] == [*lines, "found: use_change"]
     assert find(tree, "used before in the step year: 2700 kWh").detail == ("bill A1-2026-01: 2700 kWh",)
 
 
@@ -185,3 +204,96 @@ def test_what_is_not_there_can_not_be_explained(sqlite_store: Store) -> None:
         assert str(outside.value) == (
             "2026-07-01 is not in the period of bill A1-2026-06 -> choose a day from 2026-06-01 to 2026-06-30"
         )
+
+
+# -- parts, losses, what a person did ----------------------------------------------------------------------------------
+
+
+def test_a_month_in_two_parts_tells_each(store: Store) -> None:
+    """A new version on 16 June: each line leads to its part's registers, the whole to its parts."""
+    old = shipped("example-commercial-tou")
+    change = local("2026-06-16T00:00")
+    new = replace(old, version="2", valid_from=date(2026, 6, 16), sha="2" * 64)
+    meter = add_meter(store, step_s=3600)
+    connect(store, meter, old)
+    feed(store, meter, ReadKind.CURVE, points(month(6).start, 3600, "100", household(720)))
+    assert close_period(store, [replace(old, valid_to=date(2026, 6, 16)), new], 2026, 6, now=NOW).issued
+    with store.read() as conn:
+        tree = explain(conn, "A1-2026-06")
+    assert tree.detail[3:5] == (
+        f"part from 2026-06-01: tariff file {old.sha}",
+        f"part from 2026-06-16: tariff file {'2' * 64}",
+    )
+    valley = find(tree, "import_kwh_valley@2026-06-16")
+    assert valley.detail[0] == "part from 2026-06-16"
+    (part,) = valley.children
+    assert [node.title.split(":")[0] for node in part.children] == [f"2026-06-{day}" for day in range(16, 31)]
+    whole = find(tree, "checked against import_kwh =")
+    assert [node.title.split(" = ")[0] for node in whole.children] == [
+        "import_kwh@2026-06-01",
+        "import_kwh@2026-06-16",
+    ]
+    assert whole.detail[0].endswith(f"= {whole.title.split(' = ')[1].removesuffix(' kWh')}")
+    (register,) = whole.children[1].children
+    assert register.children[0].title.startswith(f"import_kwh at {change + timedelta(hours=8):%Y-%m-%d}T00:00+08:00")
+    assert not [text for node in walk(tree) for text in node.detail if "changed since" in text]
+
+
+def test_losses_and_points_behind_the_meter_are_terms_of_its_sum(sqlite_store: Store) -> None:
+    tariff = shipped("example-flat")
+    meter = add_meter(sqlite_store, step_s=0)
+    connect(sqlite_store, meter, tariff)
+    for quantity, value in (("import_kwh", "1000"), ("import_kvarh", "300")):
+        ends = [freeze(at, n, quantity=quantity) for at, n in ((month(6).start, "0"), (month(6).end, value))]
+        feed(sqlite_store, meter, ReadKind.DAILY_FREEZE, ends)
+    since = local("2025-01-01T00:00")
+    supply = SupplyRow("U-A1", since, None, Decimal(0), Decimal(0), Decimal(0), line_percent=Decimal(5))
+    with sqlite_store.write() as conn:
+        registry.put_usage_points(conn, [registry.UsagePointRow("U2")])
+        put_supplies(conn, [supply])
+        put_submeters(conn, [SubmeterRow("U2", "U-A1", since, None, "quantity", Decimal(120))])
+    assert close_period(sqlite_store, [tariff], 2026, 6, now=NOW).issued
+    with sqlite_store.read() as conn:
+        total = find(explain(conn, "A1-2026-06"), "import_kwh = 930 kWh")
+    assert total.detail[0] == "1000 - 120 + 50 = 930"
+    assert [node.title for node in total.children[1:]] == ["submeter U2: -120 kWh", "loss_kwh = 50 kWh"]
+    assert [node.title for node in total.children[2].children] == ["transformer: 50 kWh"]
+
+
+def test_a_release_and_an_adjustment_tell_who_and_why(sqlite_store: Store, tmp_path: Path) -> None:
+    """Net metering carries energy on; that nothing tells what was carried here is let pass by a person."""
+    charges = '[[charges]]\nkind = "energy"\nunit = "kWh"\nprice = "0.5"\n'
+    charges += '[[charges]]\nkind = "net_metering"\nunit = "kWh"\nprice = "0.4"\ncarry = true\n'
+    tariff = written(tmp_path, "t", f'zone = "{SHANGHAI}"\n{charges}')
+    meter = add_meter(sqlite_store, step_s=0)
+    connect(sqlite_store, meter, tariff)
+    for quantity, rise in (("import_kwh", 40), ("export_kwh", 100)):
+        ends = [(month(n).start, Decimal(n * rise)) for n in (6, 7, 8)]
+        feed(sqlite_store, meter, ReadKind.DAILY_FREEZE, [freeze(at, n, quantity=quantity) for at, n in ends])
+    ((number, (hold,)),) = close_period(sqlite_store, [tariff], 2026, 6, now=NOW).held
+    assert (hold.code, hold.review) == ("carried_unknown", True)
+    with sqlite_store.write() as conn:
+        release(conn, number, "the first month with us", "Li", NOW)
+    assert close_period(sqlite_store, [tariff], 2026, 6, now=NOW).issued == (number,)
+    with sqlite_store.write() as conn:
+        made = adjustments.make(
+            conn,
+            number,
+            reason="the meter ran slow",
+            made_by="Wang",
+            now=NOW,
+            amount=Decimal("1.20"),
+            basis={"by": "test"},
+        )
+    assert close_period(sqlite_store, [tariff], 2026, 7, now=NOW).issued == ("A1-2026-07",)
+    with sqlite_store.read() as conn:
+        june, july = explain(conn, number), explain(conn, "A1-2026-07")
+    assert find(june, "found: carried_unknown")
+    assert find(june, "released 2027-01-15T11:00+08:00 by Li").detail == (
+        "for carried_unknown: the first month with us",
+    )
+    kept = find(july, "checked against carried_on_kwh = 120 kWh")
+    assert find(kept, "surplus_kwh = 120 kWh").detail == ("export less import, 0 where more was imported",)
+    assert find(kept, "carried_kwh = 60 kWh").children[0].title == f"bill {number}: 60 kWh"
+    told = find(july, f"adjustment {made.adjustment.number} for bill {number}")
+    assert told.detail == ("made 2027-01-15T11:00+08:00 by Wang: the meter ran slow", "by: test")

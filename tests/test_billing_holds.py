@@ -8,7 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from billing import store as bills
-from billing.model import Bill, EnergyCharge, Hold, Tariff
+from billing.charges import EnergyCharge, Policy, Tariff
+from billing.model import Bill, Hold
 from billing.run import close_period
 from headend.model import ReadKind, Source
 from headend.store import Store, registry
@@ -241,6 +242,7 @@ def test_two_meters_at_once_are_held(store: Store) -> None:
 def test_a_part_of_a_month_is_billed_only_where_the_tariff_leaves_no_question(store: Store) -> None:
     start = local("2026-06-10T00:00")
     flat, stepped = shipped("example-flat"), shipped("cn-guangdong-residential-step")
+    stepped = replace(stepped, policy=Policy(part_month="hold"))
     meter = add_meter(store)
     connect(store, meter, flat, since=start)
     feed(store, meter, ReadKind.DAILY_FREEZE, [freeze(start, "100"), freeze(month(6).end, "200")])
@@ -270,8 +272,8 @@ def test_an_account_without_a_tariff_for_the_month_is_held_until_there_is_one(st
     assert (shown(store, "A1-2026-06").window, shown(store, "A1-2026-06").currency) == (month(6), "CNY")
 
 
-def test_each_month_is_billed_by_the_version_that_holds_for_all_of_it(store: Store) -> None:
-    """The price doubles on 1 July; a change within a month has no version for the whole of it."""
+def test_each_part_of_a_month_is_billed_by_the_version_that_holds_for_it(store: Store) -> None:
+    """The price doubles on 1 July; were it to double within June, June would need the register of that midnight."""
     old = shipped("example-flat")
     meter = add_meter(store)
     connect(store, meter, old)
@@ -283,7 +285,7 @@ def test_each_month_is_billed_by_the_version_that_holds_for_all_of_it(store: Sto
         return [replace(old, valid_to=day), new]
 
     ((number, (hold,)),) = close_period(store, versions(date(2026, 6, 15)), 2026, 6, now=NOW).held
-    assert (number, hold.code) == ("A1-2026-06", "no_tariff")
+    assert (number, hold.code, hold.start) == ("A1-2026-06", "register_absent", local("2026-06-15T00:00"))
     for month_number in (6, 7):
         assert close_period(store, versions(date(2026, 7, 1)), 2026, month_number, now=NOW).issued
     june, july = shown(store, "A1-2026-06"), shown(store, "A1-2026-07")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.model import Step, round_money
-from billing.rate import split_steps
+from billing.charges import Step
+from billing.model import round_money
+from billing.rating.rate import split_steps
 
 kwh = st.integers(0, 10**9).map(lambda units: Decimal(units).scaleb(-4))
 limits = st.lists(st.integers(1, 10**6), unique=True, max_size=5).map(sorted)

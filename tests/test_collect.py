@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 from headend import collect
 from headend.endpoints import Endpoint, LineSettings
 from headend.line import Line
-from headend.model import Cause, Outcome, Priority, Quality, Reading, ReadJob, ReadKind, Source, Status, Window
+from headend.model import (
+    Cause,
+    FrameRecord,
+    Outcome,
+    Priority,
+    Quality,
+    Reading,
+    ReadJob,
+    ReadKind,
+    Source,
+    Status,
+    Window,
+)
 from headend.protocols.dlt645 import frame as frames
 from headend.validation.plausible import Anchor, doubtful
 from tests.dlt645_wire import ADDRESS, BEIJING, kwh, meter, minute, read_answer
@@ -212,3 +224,21 @@ def test_rates_that_do_not_add_up_are_doubted_within_truncation() -> None:
 
 def test_the_address_of_these_tests_is_the_meters() -> None:
     assert meter("0610").address == ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("talk", "spoiled"),
+    [
+        (">A <x", False),
+        (">A <x >B <y", False),
+        (">A <x >A <x", False),  # asked twice on purpose, and told the same
+        (">A <x >A <y", True),
+        (">A <x >A", True),  # something came, and then nothing
+        (">A >A <x", False),  # silence is no damage
+        (">A <x >A <xy >B <z", True),
+        (">A <x <y >A <xy", False),
+    ],
+)
+def test_a_line_is_called_damaging_only_where_it_was(talk: str, spoiled: bool) -> None:
+    at = datetime(2026, 10, 1, tzinfo=UTC)
+    assert collect.damaged([FrameRecord(at, word[0], word[1:].encode()) for word in talk.split()]) is spoiled

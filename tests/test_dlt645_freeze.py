@@ -143,6 +143,20 @@ def test_what_is_not_held_is_not_in_memory(empty: str) -> None:
     assert missing(harvest) == dict.fromkeys((TODAY, back(1)), Cause.NOT_IN_MEMORY)
 
 
+@pytest.mark.parametrize("held", [1, 2, 13, 45, 61])
+def test_a_meter_younger_than_its_memory_is_long_says_so_of_any_day_before(held: int) -> None:
+    days = [back(k) for k in range(held)]
+    for gone in range(held, 62):
+        freezer = Freezer(days)
+        harvest = read(freezer, back(gone), back(gone), "import_kwh")
+        assert [fault.cause for fault in harvest.faults] == [Cause.NOT_IN_MEMORY]
+        assert len(freezer.asked) <= 9
+    for there in range(held):
+        assert [r.value for r in read(Freezer(days), back(there), back(there), "import_kwh").readings] == [
+            truth(back(there))["import_kwh"]
+        ]
+
+
 def test_beyond_the_depth_is_not_in_memory() -> None:
     freezer = Freezer(back(n) for n in range(62))
     assert missing(read(freezer, back(62), back(62))) == {back(62): Cause.NOT_IN_MEMORY}

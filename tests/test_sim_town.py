@@ -161,14 +161,14 @@ def test_prices_that_are_none(text: str) -> None:
 
 def test_the_demo_town_is_what_its_head_says() -> None:
     town = demo()
-    assert len(town.accounts) == 80
+    assert len(town.accounts) == len(town.plan.meters) == 88
     sizes = Counter(meter.line for meter in town.plan.meters)
-    assert sizes == {"server-1": 20, "server-2": 18, "server-3": 20, "server-4": 8, "wan-1": 1, "rs485-1": 3} | {
+    assert sizes == {"server-1": 20, "server-2": 18, "server-3": 20, "server-4": 8, "server-5": 8, "wan-1": 1} | {
         f"modem-{n}": 1 for n in range(1, 5)
-    } | {"C0001": 3, "C0002": 3}
+    } | {"rs485-1": 3, "C0001": 3, "C0002": 3}
     assert {meter.tariff for meter in town.plan.meters} == set(town.plan.tariffs)
-    assert len({meter.load.seed for meter in town.plan.meters}) == 80
-    assert {meter.multiplier for meter in town.plan.meters} == {1, 30}
+    assert len({meter.load.seed for meter in town.plan.meters}) == 87  # one took another's place
+    assert {meter.multiplier for meter in town.plan.meters} == {1, 30, 40, 3000}
 
 
 @pytest.mark.parametrize("month", [2, 3, 4, 7, 9, 12])
@@ -183,7 +183,7 @@ def test_an_account_crosses_its_yearly_step_whenever_the_town_is_run(month: int)
 @pytest.mark.parametrize("account", ["A-M1001", "A-M2001", "A-M2014", "A-M2018", "A-M3001", "A-M4001", "A-M5001"])
 def test_true_bills_come_from_displayed_registers(account: str) -> None:
     town = demo()
-    meter = town.accounts[account]
+    meter = town.accounts[account].meter
     start, end = datetime(2026, 10, 1, tzinfo=ZONE), datetime(2026, 11, 1, tzinfo=ZONE)
     lines = town.true_bill(account, 2026, 10)
     used = town.true_register(meter.meter_id, end) - town.true_register(meter.meter_id, start)
@@ -221,10 +221,10 @@ def test_truth_files(tmp_path: Path) -> None:
     models = {row["line"]: row["model"] for row in meters}
     assert models["server-3"] == "dlt645-2007-record"
     assert models["rs485-1"] == "dlt645-2007-1ph-60"
-    assert {row["multiplier"] for row in points} == {"1", "30"}
+    assert {row["multiplier"] for row in points} == {"1", "30", "40", "3000"}
     assert points[0]["installed_at"] == "2024-01-01T00:00:00+08:00"
     by_account = {row["account"]: row for row in accounts}
-    assert len(by_account) == 80
+    assert len(by_account) == 88
     assert by_account["A-M3001"]["step_used_kwh"] == by_account["A-M3001"]["step_used_at"] == ""
     start = datetime(2026, 10, 1, tzinfo=ZONE)
     for account in ("A-M1001", "A-M2001"):
@@ -241,10 +241,11 @@ def test_truth_files(tmp_path: Path) -> None:
         at = datetime.fromtimestamp(first["start_s"] + 900 * k, ZONE)
         assert first["registers"][k] == town.true_register("M1001", at)
     bills = json.loads((tmp_path / "bills.json").read_text())
-    assert (bills["year"], bills["month"], len(bills["bills"])) == (2026, 10, 80)
+    assert (bills["year"], bills["month"], len(bills["bills"])) == (2026, 10, 88)
     for bill in bills["bills"]:
         for line in bill["lines"]:
-            exact = (Decimal(line["quantity"]) * Decimal(line["price"])).quantize(Decimal("0.01"), ROUND_HALF_UP)
+            factor = Decimal(line["quantity"]) / (100 if line["unit"] == "%" else 1)
+            exact = (factor * Decimal(line["price"])).quantize(Decimal("0.01"), ROUND_HALF_UP)
             assert Decimal(line["amount"]) == exact
         assert sum(Decimal(line["amount"]) for line in bill["lines"]) == Decimal(bill["total"])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from billing.model import StepAdder, TouCharge
+from billing.charges import StepAdder, TouCharge
 from config import tariff_keys
 from config.tariff_files import load_tariff, load_tariffs
 from headend.errors import ConfigError
@@ -167,8 +167,8 @@ def test_words_outside_the_lists_are_refused(tmp_path: Path) -> None:
         "t.toml: zone: unknown time zone 'Asia/Shangai' -> use an IANA name or an offset like +08:00",
     ]
     assert refused(tmp_path, HEAD + TOU.replace('"tou"', '"toe"')) == [
-        "t.toml: charges[1].kind: is not a known kind of charge -> write one of energy, tou, step, step_adder, fixed, "
-        "demand, capacity, power_factor, surcharge, tax, minimum, export_credit, net_metering"
+        "t.toml: charges[1].kind: is not a known kind of charge -> write one of energy, tou, step, step_adder, "
+        "step_tou, market, fixed, demand, capacity, power_factor, surcharge, tax, minimum, export_credit, net_metering"
     ]
     assert refused(tmp_path, HEAD + STEP.replace('"year"', '"yearly"')) == [
         "t.toml: charges[1].period: 'yearly' is not known here -> write 'month' or 'year'"

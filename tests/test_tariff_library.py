@@ -10,9 +10,20 @@ from typing import Any
 
 import pytest
 
-from billing import rate
 from billing.calendar import billing_month, period_at
-from billing.model import Determinant, EnergyCharge, StepAdder, StepCharge, Tariff, TouCharge
+from billing.charges import (
+    DemandCharge,
+    EnergyCharge,
+    FixedCharge,
+    StepAdder,
+    StepCharge,
+    StepTouCharge,
+    Tariff,
+    TouCharge,
+)
+from billing.model import Determinant
+from billing.names import TOTAL
+from billing.rating import rate
 from config.tariff_files import load_tariffs
 from headend.civil import zone
 
@@ -31,7 +42,12 @@ TABLES = [
     ("cn-guizhou-residential-step", "year", (12, 1), "3000 4700", "0.4556 0.5056 0.7556"),
     ("cn-sichuan-residential-step", "month", (1, 1), "180 280", "0.5224 0.6224 0.8224"),
 ]
-SHANGHAI_HOURS = ["example-commercial-tou", "example-shanghai-two-part"]
+SHANGHAI_HOURS = [
+    "example-commercial-tou",
+    "example-shanghai-two-part",
+    "example-shanghai-contract",
+    "example-shanghai-capacity",
+]
 
 
 def charge(tariff: Tariff, kind: type[Any]) -> Any:
@@ -51,7 +67,7 @@ def test_six_provinces_and_more_are_shipped_and_the_unchecked_say_so() -> None:
     assert all(one.note for one in SHIPPED.values() if not one.verified)
     assert all(one.source.strip() and one.source_date for one in SHIPPED.values())
     for name in SHIPPED:
-        assert name.startswith(("cn-", "example-")), f"{name}: an illustrative price needs a name that says so"
+        assert name.startswith(("cn-", "us-", "example-")), f"{name}: an illustrative price needs a name that says so"
 
 
 @pytest.mark.parametrize(("name", "period", "year_start", "limits", "prices"), TABLES)
@@ -72,8 +88,8 @@ def test_the_library_bills_the_worked_cases(case: str) -> None:
     tariff = SHIPPED[names.get(case, "cn-guangdong-residential-step")]
     inputs, expected = CASES[case]["inputs"], CASES[case]["expected"]
     window = billing_month(2026, inputs.get("month", 3), tariff.zone)
-    total = Determinant(rate.TOTAL, Decimal(inputs["kwh"]), "kWh", Decimal(inputs.get("ytd_kwh", 0)))
-    lines = rate.lines(tariff, {rate.TOTAL: total}, window)
+    total = Determinant(TOTAL, Decimal(inputs["kwh"]), "kWh", Decimal(inputs.get("ytd_kwh", 0)))
+    lines = rate.lines(tariff, {TOTAL: total}, window)
     assert [(line.code, f"{line.quantity:f}", str(line.amount)) for line in lines] == [
         (line["code"], line["qty"], line["amount"]) for line in expected["lines"]
     ]
@@ -138,3 +154,71 @@ def test_shanghai_winter_has_its_sharp_hours_in_the_evening(name: str, month: in
     hours = [period_at(schedule, datetime(2026, month, 4, hour, tzinfo=tz), tz)[0] for hour in range(24)]
     expected = ["valley"] * 6 + ["flat"] * 2 + ["peak"] * 3 + ["flat"] * 7 + ["peak"] + ["sharp"] * 2
     assert hours == [*expected, "flat", "valley", "valley"]
+
+
+# Published or remembered tables of prices by step and period; each tariff's note tells which.
+@pytest.mark.parametrize(
+    ("name", "limits", "prices"),
+    [
+        ("cn-shaanxi-residential-tou-step", "2160 4200", "0.5483 0.2983 0.5983 0.3483 0.8483 0.5983"),
+        ("cn-shanghai-residential-tou-step", "3120 4800", "0.617 0.307 0.677 0.337 0.977 0.487"),
+    ],
+)
+def test_prices_by_step_and_period_are_those_of_the_table(name: str, limits: str, prices: str) -> None:
+    found: StepTouCharge = charge(SHIPPED[name], StepTouCharge)
+    (table,) = found.tables
+    assert (found.period, found.split) == ("year", "pro_rata")
+    assert [step.up_to for step in table.steps] == [*map(Decimal, limits.split()), None]
+    assert [price for step in table.steps for _, price in step.prices] == [*map(Decimal, prices.split())]
+
+
+def test_a_large_household_has_the_same_prices_and_more_in_every_step() -> None:
+    plain: StepCharge = charge(SHIPPED["cn-guangdong-residential-step"], StepCharge)
+    large: StepCharge = charge(SHIPPED["cn-guangdong-residential-large-household-step"], StepCharge)
+    assert large.tables == plain.tables
+    assert large.household is not None
+    assert large.household.kwh == 100
+
+
+# Pacific Gas and Electric in 2017 as the Utility Rate Database has it: energy (summer on, part and off peak; winter
+# part and off peak), demand with its months and period, customer charge.
+SUMMER, WINTER = (5, 6, 7, 8, 9, 10), (1, 2, 3, 4, 11, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "energy", "demand", "customer"),
+    [
+        (
+            "us-pge-e19-secondary",
+            "0.15384 0.11333 0.08651 0.10779 0.09317",
+            [
+                ("16.08", tuple(range(1, 13)), ""),
+                ("0.12", WINTER, "period1"),
+                ("5.18", SUMMER, "period2"),
+                ("18.64", SUMMER, "period3"),
+            ],
+            "599.59",
+        ),
+        (
+            "us-pge-a10-tou-secondary",
+            "0.21972 0.16459 0.13652 0.13641 0.11935",
+            [("16.78", SUMMER, ""), ("9.45", WINTER, "")],
+            "139.9",
+        ),
+    ],
+)
+def test_rates_of_a_utility_are_those_of_the_database(
+    name: str, energy: str, demand: list[tuple[str, tuple[int, ...], str]], customer: str
+) -> None:
+    tariff = SHIPPED[name]
+    tou: TouCharge = charge(tariff, TouCharge)
+    assert sorted(price for _, price in tou.prices) == sorted(map(Decimal, energy.split()))
+    # A Tuesday in July: off peak until 8, part peak until 12, on peak until 18.
+    tz = zone(tariff.zone)
+    priced = dict(tou.prices)
+    at = {hour: priced[period_at(tou.schedule, datetime(2017, 7, 11, hour, tzinfo=tz), tz)[0]] for hour in (7, 10, 13)}
+    on, part, off = map(Decimal, energy.split()[:3])
+    assert at == {7: off, 10: part, 13: on}
+    asked = [(str(c.price), c.months, c.period) for c in tariff.charges if isinstance(c, DemandCharge)]
+    assert asked == demand
+    assert charge(tariff, FixedCharge).amount == Decimal(customer)

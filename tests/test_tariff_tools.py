@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from billing.calendar import billing_month, period_at
-from billing.model import PeriodWindow, Schedule, Season, Tariff, TouCharge
+from billing.charges import PeriodWindow, Schedule, Season, Tariff, TouCharge
 from billing.picture import pictures
 from billing.try_curve import Curve, Trial, months_of, part_months_of, try_month
 from config.load_curves import read_curve
@@ -22,7 +20,7 @@ from config.tariff_files import load_tariff
 from headend.civil import zone
 from headend.cli.tariff_sheet import months_text, sheet
 from headend.errors import ConfigError, UsageError
-from tests.tariff_kit import curve
+from tests.tariff_kit import curve, headend
 
 SHIPPED = Path(__file__).parents[1] / "config" / "tariffs"
 CASES = {
@@ -272,13 +270,6 @@ def test_months_are_told_in_runs() -> None:
 
 
 # -- the verbs
-
-
-def headend(folder: Path, *words: str, fails: bool = False) -> str:
-    command = [sys.executable, "-W", "ignore", "-m", "headend", "tariff", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == (1 if fails else 0), done.stderr
-    return done.stderr if fails else done.stdout
 
 
 def test_list_and_show(tmp_path: Path) -> None:

@@ -11,6 +11,10 @@ from headend.cli import (
     account,
     analyse,
     bill,
+    bill_backbill,
+    bill_corrections,
+    bill_documents,
+    bill_review,
     catalogue,
     check,
     control,
@@ -88,6 +92,22 @@ for _command in (
     simulate.simulate,
 ):
     cli.add_command(_command)
+
+for _command in (
+    bill_review.review,
+    bill_review.release,
+    bill_review.preview,
+    bill_review.runs,
+    bill_corrections.correct,
+    bill_corrections.recompute_,
+    bill_corrections.adjust,
+    bill_corrections.adjustments,
+    bill_backbill.backbill,
+    bill_documents.pdf,
+    bill_documents.export,
+):
+    bill.bill.add_command(_command)
+account.account.add_command(bill_documents.statement)
 
 
 def main() -> None:

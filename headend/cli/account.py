@@ -11,7 +11,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from billing import ledger
+from billing import corrections, ledger
 from billing.ledger import Recorded, Statement
 from config.site import Site
 from headend.app import now_utc
@@ -139,14 +139,20 @@ def _print_recorded(recorded: Recorded, found: Statement) -> None:
 def reverse(site: Site, number: str, reason: str) -> None:
     """Take back an issued bill, or a payment by its entry's number, with an entry that names it.
 
-    The bill stays as it was issued, and its month is not billed again: the account no longer owes it.
+    The bill stays as it was issued; the account no longer owes it. `headend bill close` bills its month anew, and
+    `headend bill correct` does both at once.
     """
     with opened(site) as store:
         ledger.post_missing(store, now_utc())
         with store.write() as conn:
             recorded = ledger.reverse(conn, number, reason, now_utc())
             found = ledger.statement(conn, recorded.account)
+            reference = next(entry.reference for entry in found.entries if entry.number == recorded.number)
+            later = corrections.resting_on(conn, reference)
     _print_recorded(recorded, found)
+    if later:
+        out.print(f"issued later, and made from what {reference} said: {', '.join(later)}", markup=False)
+        out.print("  -> bill its month anew, then `headend bill correct` each of them, in this order", markup=False)
 
 
 @account.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from billing.model import Tariff
+from billing.charges import Tariff
 from config.imports import check_files
 from config.site import Site, survey_site
 from headend.app import open_vault
@@ -23,10 +23,11 @@ __all__ = ["check"]
 @click.option("--meters", type=click.Path(path_type=Path), help="Also check this meters.csv.")
 @click.option("--usage-points", type=click.Path(path_type=Path), help="Also check this usage_points.csv.")
 @click.option("--accounts", type=click.Path(path_type=Path), help="Also check this accounts.csv.")
+@click.option("--terms", type=click.Path(path_type=Path), help="Also check this terms.csv.")
+@click.option("--supplies", type=click.Path(path_type=Path), help="Also check this supplies.csv.")
+@click.option("--submeters", type=click.Path(path_type=Path), help="Also check this submeters.csv.")
 @click.option("--secrets", is_flag=True, help="Also open the store, to see that the master key opens its secrets.")
-def check(
-    site_path: Path, meters: Path | None, usage_points: Path | None, accounts: Path | None, secrets: bool
-) -> None:
+def check(site_path: Path, secrets: bool, **files: Path | None) -> None:
     """Check site.toml, meter models, tariffs, the master key and, if named, CSV files.
 
     Opens no port, no connection and, without --secrets, no database. Everything wrong in all of them is told at once,
@@ -38,10 +39,9 @@ def check(
     try:
         check_files(
             site,
-            meters=meters,
-            usage_points=usage_points,
-            accounts=accounts,
+            **files,
             tariffs={tariff.id for tariff in tariffs},
+            zones={tariff.id: tariff.zone for tariff in tariffs},
             check_address=check_address,
         )
     except ConfigError as error:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
-from billing.model import Tariff
+from billing.charges import Tariff
 from config.site import Site, load_site
 from config.tariff_files import load_tariffs
 from headend.app import meters_of, now_utc
@@ -26,6 +29,7 @@ from headend.store import Store, open_store, registry
 __all__ = [
     "CONTEXT",
     "check_address",
+    "decimal_of",
     "find_meter",
     "instant",
     "line_of",
@@ -38,6 +42,7 @@ __all__ = [
     "span",
     "survey_tariffs",
     "tariffs_of",
+    "user",
 ]
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -179,3 +184,15 @@ def month_of(text: str) -> tuple[int, int]:
     if first.year not in _YEARS:
         raise UsageError(f"{text!r} is in no year that meters know", remedy="write it like 2026-10")
     return first.year, first.month
+
+
+def decimal_of(text: str, what: str) -> Decimal:
+    """A plain decimal number a person typed; `what` it is, for the message."""
+    if not re.fullmatch(r"-?[0-9]{1,16}(\.[0-9]{1,16})?", text):
+        raise UsageError(f"{text!r} is not {what}", remedy="write it like 120.50")
+    return Decimal(text)
+
+
+def user() -> str:
+    """Who gives the command, for the record."""
+    return f"{getpass.getuser()} on the command line"

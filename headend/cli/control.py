@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 from datetime import timedelta
 from typing import Any
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from config.site import Site
 from headend.app import now_utc, open_vault, rules_of
-from headend.cli.common import find_meter, line_of, local, opened, out, site_option
+from headend.cli.common import find_meter, line_of, local, opened, out, site_option, user
 from headend.cli.read import read_clock
 from headend.control import DISCONNECT, DONE, RECONNECT, SET_CLOCK, Order, obey, switch_state
 from headend.errors import UsageError
@@ -54,7 +53,7 @@ def clock(site: Site, meter_id: str, set_it: bool, reason: str, yes: bool, as_js
         if not as_json:
             click.echo(f"clock of meter {meter.id}: {_off(off_s, detail)}", err=True)
         _confirm(meter, "set its clock", yes)
-        order = Order(meter, SET_CLOCK, _user(), reason or f"its clock was {_off(off_s, detail)}")
+        order = Order(meter, SET_CLOCK, user(), reason or f"its clock was {_off(off_s, detail)}")
         _end(asyncio.run(_ordered(site, store, order)), as_json)
 
 
@@ -99,7 +98,7 @@ def relay(site: Site, meter_id: str, action: str, reason: str, yes: bool, as_jso
         if not reason.strip():
             raise UsageError(f"a reason is needed to {action}", remedy='write --reason "..."; it is kept')
         _confirm(meter, f"{action} its consumer", yes)
-        order = Order(meter, action, _user(), reason)
+        order = Order(meter, action, user(), reason)
         _end(asyncio.run(_ordered(site, store, order)), as_json)
 
 
@@ -144,10 +143,6 @@ def _as_json(row: CommandRow) -> dict[str, Any]:
         "result": row.result,
         "frames": [{"at": f.at.isoformat(), "direction": f.direction, "hex": f.data.hex().upper()} for f in row.frames],
     }
-
-
-def _user() -> str:
-    return f"{getpass.getuser()} on the command line"
 
 
 def _confirm(meter: Meter, what: str, yes: bool) -> None:

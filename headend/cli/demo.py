@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from importlib.resources import files
 from importlib.util import find_spec
@@ -24,17 +24,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from billing import store as bill_store
-from billing.model import Bill
-from billing.rate import TOTAL
+from billing.model import Bill, RegisterPart
+from billing.names import PEOPLE, TOTAL
 from billing.run import CloseReport, bill_number, close_period
 from config.imports import import_files
 from config.secret_rows import read_secrets
-from config.site import Site, load_site
+from config.site import Site
 from headend import keyring
 from headend.app import Daemon, now_utc
-from headend.civil import zone
 from headend.cli.bill import print_close
 from headend.cli.common import check_address, local, opened, out, tariffs_of
+from headend.cli.demo_site import write_site, write_tariffs
 from headend.cli.run import run_loop, until_stopped
 from headend.cli.status import completeness_table, line_rows
 from headend.errors import HeadendError, UsageError
@@ -48,40 +48,10 @@ __all__ = ["demo"]
 
 _MARK = ".headend-demo"
 _READY_S = 60.0
+_PRICES_CHANGE_ON = 16
+_SHORTEST_MONTH = 28
 # Backfill must end well within the demo's two minutes; a town that does not answer must not hang it.
 _BACKFILL_S = 110.0
-
-_SITE = """# Written by `headend demo`: the head-end's side of the simulated town.
-[site]
-name = "Demo town"
-zone = "Asia/Shanghai"
-store = "sqlite:///headend.db"
-
-[vault]
-master_key_file = "master.key"
-
-{broker}{lines}
-[[schedule]]
-name = "curve"
-read = "curve"
-quantities = ["import_kwh"]
-horizon_days = 62
-
-[[schedule]]
-name = "freeze"
-read = "daily_freeze"
-quantities = ["import_kwh", "import_kwh_t1", "import_kwh_t2", "import_kwh_t3", "import_kwh_t4"]
-horizon_days = 62
-
-[[schedule]]
-name = "now"
-read = "registers"
-quantities = ["import_kwh", "voltage_v_a", "power_kw"]
-every_min = 5
-
-[evidence]
-keep_good_every = 1
-"""
 
 
 @click.command()
@@ -94,12 +64,13 @@ keep_good_every = 1
     help="Where the town's files go; an earlier demo's folder is replaced.",
 )
 def demo(once: bool, folder: Path) -> None:
-    """Show the main job on a simulated town of seventy-four households and six shops.
+    """Show the main job on a simulated town of households, shops and plants.
 
     Starts the town in a process of its own (DL/T 645 and DLMS meters behind serial servers, an RS-485 line at its true
     speed on a pty, modems that dial in, concentrators on an MQTT broker), lets the head-end find two months of missing
-    reads, fetches them from the meters' memory, closes last month, and compares every bill with the town's own truth.
-    Then it polls live until Ctrl-C.
+    reads, fetches them from the meters' memory, closes last month, and compares every line of every bill with the
+    town's own truth: steps, hours, demand, power factor, a meter exchanged, a tenant who moved, a new price. Then it
+    polls live until Ctrl-C.
 
     Afterwards the folder is a site like any other:
 
@@ -148,7 +119,8 @@ async def _with_broker(
 ) -> None:
     town = await _start_town(folder, dial_port, broker_port)
     try:
-        site = _write_site(folder, town.lines, dial_port, broker_port)
+        write_tariffs(folder / "tariffs", town.month.replace(day=_PRICES_CHANGE_ON))
+        site = write_site(folder, town.lines, dial_port, broker_port)
         with opened(site) as store:
             _import(site, store, folder / "truth")
             _import_secrets(site, store, folder / "truth" / "secrets.csv")
@@ -159,7 +131,7 @@ async def _with_broker(
             await daemon.start()
             await _backfill(daemon, stop)
             _print_reads(daemon)
-            result.good = _bill_and_compare(site, daemon.store, folder / "truth")
+            result.good = _bill_and_compare(site, daemon.store, folder / "truth", town.month)
             if not once and not stop.is_set():
                 await _live(daemon, stop)
         finally:
@@ -171,10 +143,11 @@ async def _with_broker(
 
 @dataclass(frozen=True, slots=True)
 class _Town:
-    """The simulator's process and where its lines are."""
+    """The simulator's process, where its lines are, and the first day of the month it has true bills of."""
 
     process: asyncio.subprocess.Process
     lines: Sequence[Mapping[str, Any]]
+    month: date
     drain: asyncio.Task[None]
 
     async def stop(self) -> None:
@@ -229,7 +202,9 @@ async def _start_town(folder: Path, dial_port: int, broker_port: int) -> _Town:
             process.kill()
         await process.wait()
         raise UsageError("the simulated town did not start", remedy="run `headend simulate` on its file to see why")
-    return _Town(process, json.loads(line[6:])["lines"], asyncio.create_task(_drain(process.stdout)))
+    told = json.loads(line[6:])
+    month = date.fromisoformat(f"{told['month']}-01")
+    return _Town(process, told["lines"], month, asyncio.create_task(_drain(process.stdout)))
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:
@@ -244,27 +219,6 @@ def _free_port() -> int:
         return port
 
 
-def _write_site(folder: Path, lines: Sequence[Mapping[str, Any]], dial_port: int, broker_port: int) -> Site:
-    """The head-end's site.toml for the town's lines."""
-    path = folder / "site.toml"
-    broker = f'[[mqtt]]\nname = "broker"\nhost = "127.0.0.1"\nport = {broker_port}\n\n'
-    path.write_text(_SITE.format(broker=broker, lines="".join(_line_toml(line, dial_port) for line in lines)), "utf-8")
-    return load_site(path)
-
-
-def _line_toml(line: Mapping[str, Any], dial_port: int) -> str:
-    text = f'[[line]]\nname = "{line["line"]}"\n'
-    if line["kind"] == "dial":
-        text += f'endpoint = "listen://127.0.0.1:{dial_port}"\nregistration = "{line["registration"]}"\n'
-    elif line["kind"] == "mqtt":
-        text += f'endpoint = "mqtt://broker/{line["line"]}"\n'
-    else:
-        text += f'endpoint = "{line["endpoint"]}"\n'
-    if line["kind"] == "pty":
-        text += 'serial = "9600 8N1"  # a pseudo-terminal takes no parity\n'
-    return text + "\n"
-
-
 def _import(site: Site, store: Store, truth: Path) -> None:
     """Take the town's asset lists in, as a utility would."""
     counts = import_files(
@@ -273,10 +227,12 @@ def _import(site: Site, store: Store, truth: Path) -> None:
         meters=truth / "meters.csv",
         usage_points=truth / "usage_points.csv",
         accounts=truth / "accounts.csv",
+        terms=truth / "terms.csv",
         tariffs={tariff.id for tariff in tariffs_of(site)},
         check_address=check_address,
     )
-    out.print(", ".join(f"{count.added} {name.replace('_', ' ')}" for name, count in counts.items()) + " imported")
+    added = [f"{count.added} {name.replace('_', ' ')}" for name, count in counts.items() if count.added]
+    out.print(", ".join(added) + " imported")
 
 
 def _import_secrets(site: Site, store: Store, file: Path) -> None:
@@ -325,25 +281,18 @@ def _print_reads(daemon: Daemon) -> None:
     out.print(completeness_table(rows, "line", daemon.site.zone))
 
 
-def _last_month(site: Site) -> tuple[int, int]:
-    today = now_utc().astimezone(zone(site.zone)).date()
-    last = today.replace(day=1) - timedelta(days=1)
-    return last.year, last.month
-
-
-def _bill_and_compare(site: Site, store: Store, truth: Path) -> bool:
-    """Close last month and lay every bill beside the town's truth; True if all are equal to the cent."""
-    year, month = _last_month(site)
-    report = close_period(store, tariffs_of(site), year, month, now=now_utc())
+def _bill_and_compare(site: Site, store: Store, truth: Path, month: date) -> bool:
+    """Close `month` and lay every bill beside the town's truth; True if all are equal to the cent."""
+    report = close_period(store, tariffs_of(site), month.year, month.month, now=now_utc())
     true_bills = {row["account"]: row for row in json.loads((truth / "bills.json").read_text("utf-8"))["bills"]}
-    table = Table("bill", "tariff", "kWh", "billed", "truth", "difference", title=f"{year:04d}-{month:02d}")
+    table = Table("bill", "tariff", "shows", "kWh", "billed", "truth", "difference", title=f"{month:%Y-%m}")
     table.title_justify = "left"
-    for column in table.columns[2:]:
+    for column in table.columns[3:]:
         column.justify = "right"
     wrong = 0
     with store.read() as conn:
         for account, true_bill in sorted(true_bills.items()):
-            bill = bill_store.bill(conn, bill_number(account, year, month))
+            bill = bill_store.bill(conn, bill_number(account, month.year, month.month))
             wrong += not _bill_row(table, account, bill, true_bill)
     out.print(table)
     _print_verdict(report, len(true_bills), wrong)
@@ -354,15 +303,30 @@ def _bill_row(table: Table, account: str, bill: Bill | None, true_bill: Mapping[
     """Add one row; True if the bill is issued and every line equals the truth."""
     truth = Decimal(true_bill["total"])
     if bill is None or bill.total is None:
-        table.add_row(bill.number if bill else account, "", "", bill.state if bill else "no bill", f"{truth}", "?")
+        table.add_row(bill.number if bill else account, "", "", "", bill.state if bill else "no bill", f"{truth}", "?")
         return False
     lines = [(line.code, line.quantity, line.amount) for line in bill.lines]
     true_lines = [(row["code"], Decimal(row["quantity"]), Decimal(row["amount"])) for row in true_bill["lines"]]
     energy = next(d.value for d in bill.determinants if d.name == TOTAL)
     difference = bill.total - truth
     mark = f"{difference:.2f}" if lines == true_lines else f"{difference:.2f} lines differ"
-    table.add_row(bill.number, bill.tariff, f"{energy:.2f}", f"{bill.total}", f"{truth}", mark)
+    table.add_row(bill.number, bill.tariff, ", ".join(_shows(bill)), f"{energy:.2f}", f"{bill.total}", f"{truth}", mark)
     return difference == 0 and lines == true_lines
+
+
+def _shows(bill: Bill) -> list[str]:
+    """What kinds of charges a bill has, and what happened within its month."""
+    codes = " ".join(line.code for line in bill.lines)
+    marks = (("step", "steps"), ("energy_peak", "hours"), ("basic_demand", "demand"), ("basic_excess", "excess"))
+    more = (("basic_capacity", "capacity"), ("pf_adjust", "power factor"))
+    found = [word for mark, word in (*marks, *more) if mark in codes]
+    meters = {part.meter for one in bill.determinants for part in one.parents if isinstance(part, RegisterPart)}
+    days = (bill.window.end - bill.window.start).days
+    found += ["meter exchanged"] if len(meters) > 1 else []
+    found += ["new price"] if len(bill.segments) > 1 else []
+    found += [f"{days} days"] if days < _SHORTEST_MONTH else []
+    found += [f"{one.value} people" for one in bill.determinants if one.name.partition("@")[0] == PEOPLE][:1]
+    return found
 
 
 def _print_verdict(report: CloseReport, bills: int, wrong: int) -> None:

@@ -1,4 +1,4 @@
-"""headend import: meters, usage points and accounts from CSV, all or nothing."""
+"""headend import: meters, usage points, accounts and what belongs to them from CSV, all or nothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ __all__ = ["import_"]
 @click.option("--meters", type=click.Path(path_type=Path), help="meters.csv: what hangs on which line.")
 @click.option("--usage-points", type=click.Path(path_type=Path), help="usage_points.csv: which meter stands where.")
 @click.option("--accounts", type=click.Path(path_type=Path), help="accounts.csv: who pays, by which tariff.")
-def import_(site: Site, meters: Path | None, usage_points: Path | None, accounts: Path | None) -> None:
-    """Take meters, usage points and accounts from CSV files into the store.
+@click.option("--terms", type=click.Path(path_type=Path), help="terms.csv: tariff, contract, capacity from a day on.")
+@click.option("--supplies", type=click.Path(path_type=Path), help="supplies.csv: transformers and lines with losses.")
+@click.option(
+    "--submeters", type=click.Path(path_type=Path), help="submeters.csv: usage points behind another's meter."
+)
+def import_(site: Site, **files: Path | None) -> None:
+    """Take meters, usage points, accounts and what belongs to them from CSV files into the store.
 
     All named files are checked whole first; with one mistake in them nothing is changed. Importing the same files
     again changes nothing. The columns are described in docs/import.md.
@@ -29,17 +34,17 @@ def import_(site: Site, meters: Path | None, usage_points: Path | None, accounts
     Example:
       headend import --meters meters.csv --usage-points usage_points.csv --accounts accounts.csv
     """
-    if not (meters or usage_points or accounts):
-        raise UsageError("nothing to import", remedy="name --meters, --usage-points or --accounts")
-    tariffs = {tariff.id for tariff in tariffs_of(site)}
+    if not any(files.values()):
+        names = [f"--{name.replace('_', '-')}" for name in files]
+        raise UsageError("nothing to import", remedy=f"name {', '.join(names[:-1])} or {names[-1]}")
+    tariffs = tariffs_of(site)
     with opened(site) as store:
         counts = import_files(
             store,
             site,
-            meters=meters,
-            usage_points=usage_points,
-            accounts=accounts,
-            tariffs=tariffs,
+            **files,
+            tariffs={tariff.id for tariff in tariffs},
+            zones={tariff.id: tariff.zone for tariff in tariffs},
             check_address=check_address,
         )
     for name, count in counts.items():

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from config.site import Site
 from headend.app import now_utc
+from headend.cli.bill_review import cycle_lines
 from headend.cli.common import local, opened, out, site_option
 from headend.cli.mqtt import broker_lines
 from headend.local_api import ask_daemon
@@ -38,12 +39,17 @@ def status(site: Site, days: int, by_meter: bool, as_json: bool) -> None:
     window = Window(now - timedelta(days=days), now)
     with opened(site) as store:
         rows = meter_rows(store, window) if by_meter else line_rows(store, window)
+        cycles = cycle_lines(site, store, now)
     live = asyncio.run(ask_daemon(site.path, {"do": "lines"}))
     brokers = asyncio.run(ask_daemon(site.path, {"do": "mqtt"})) if live is not None and site.brokers else None
     if as_json:
-        click.echo(json.dumps({"rows": rows, "daemon": live, "mqtt": brokers}, indent=1, default=str))
+        click.echo(
+            json.dumps({"rows": rows, "daemon": live, "mqtt": brokers, "billing": cycles}, indent=1, default=str)
+        )
         return
     out.print(completeness_table(rows, "meter" if by_meter else "line", site.zone))
+    for text in cycles:
+        out.print(text, markup=False)
     if live is None:
         out.print("no head-end is running on this site")
     else:

@@ -1,4 +1,4 @@
-"""headend tariff: list tariffs, show one as a sheet, bill any load curve by it, import one from URDB."""
+"""headend tariff: list tariffs, show one as a sheet, bill any load curve by it, exchange them with URDB."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from billing.calendar import billing_month
-from billing.model import Tariff
-from billing.try_curve import Curve, Trial, months_of, part_months_of, try_month
+from billing.charges import Tariff
+from billing.try_curve import Curve, Given, Trial, months_of, part_months_of, try_month
 from config.load_curves import read_curve
 from config.problems import nearest
 from config.site import SHIPPED_TARIFFS, load_site
 from config.tariff_files import load_tariff, load_tariffs
-from config.urdb import read_urdb, write_tariff
-from headend.app import now_utc
 from headend.civil import zone
 from headend.cli.common import month_of, out, tariffs_of
 from headend.cli.tariff_sheet import charge_rows, sheet
+from headend.cli.tariff_store import diff, load, versions_
+from headend.cli.tariff_urdb import export, import_urdb
 from headend.errors import UsageError
 
 __all__ = ["tariff"]
@@ -42,7 +42,14 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for pro
 
 @click.group()
 def tariff() -> None:
-    """List, show and try tariffs; import one from URDB. Needs no site, store or daemon."""
+    """List, show and try tariffs; exchange them with URDB; keep their versions in the store.
+
+    Only load, versions and diff need a site and its store.
+    """
+
+
+for _command in (load, versions_, diff, import_urdb):
+    tariff.add_command(_command)
 
 
 def _known(site_path: Path | None) -> list[Tariff]:
@@ -100,6 +107,8 @@ def _as_json(one: Tariff) -> dict[str, Any]:
         "zone": one.zone,
         "currency": one.currency,
         "sha": one.sha,
+        "rounding": one.policy.rounding,
+        "part_month": one.policy.part_month,
         "charges": [
             {"charge": type(charge).__name__, "rows": [list(row) for row in charge_rows(charge)]}
             for charge in one.charges
@@ -131,6 +140,9 @@ def show(name: str, site_path: Path | None, as_json: bool) -> None:
 @click.option("--stamps", type=click.Choice(["start", "end"]), default="start", show_default=True,
               help="Whether timestamps are the starts of the intervals or their ends.")  # fmt: skip
 @click.option("--used-before", metavar="KWH", help="Energy used in the step year before the curve starts.")
+@click.option("--contract-kw", metavar="KW", help="Contracted demand, where the tariff asks for the account's own.")
+@click.option("--capacity-kva", metavar="KVA", help="Installed capacity, where the tariff asks for the account's own.")
+@click.option("--people", type=click.IntRange(1, 99), help="Size of the household, where limits depend on it.")
 @_site
 @_json
 def try_(
@@ -139,6 +151,9 @@ def try_(
     month: str | None,
     stamps: str,
     used_before: str | None,
+    contract_kw: str | None,
+    capacity_kva: str | None,
+    people: int | None,
     site_path: Path | None,
     as_json: bool,
 ) -> None:
@@ -153,10 +168,12 @@ def try_(
       headend tariff try ./my_tariff.toml factory.csv --stamps end --json
     """
     versions = _versions(name, site_path)
-    used = _energy(used_before)
+    used = _number("--used-before", used_before)
+    contract, capacity = _number("--contract-kw", contract_kw), _number("--capacity-kva", capacity_kva)
+    given = Given(contract, capacity, people)
     wanted = month_of(month) if month else None
     curve = read_curve(file, versions[-1].zone, stamps_at_end=stamps == "end")
-    tried = [_tried(versions, curve, one, used) for one in _months(curve, versions[-1].zone, wanted)]
+    tried = [_tried(versions, curve, one, used, given) for one in _months(curve, versions[-1].zone, wanted)]
     if as_json:
         click.echo(json.dumps([_trial_as_json(*one) for one in tried], ensure_ascii=False, indent=1))
         return
@@ -174,7 +191,7 @@ def _month_text(month: tuple[int, int]) -> str:
     return f"{month[0]:04d}-{month[1]:02d}"
 
 
-def _energy(text: str | None) -> Decimal | None:
+def _number(option: str, text: str | None) -> Decimal | None:
     if text is None:
         return None
     try:
@@ -182,7 +199,7 @@ def _energy(text: str | None) -> Decimal | None:
     except InvalidOperation:
         value = Decimal(-1)
     if not value.is_finite() or value < 0:
-        raise UsageError(f"{text!r} is no energy", remedy="write --used-before 1234.5")
+        raise UsageError(f"{text!r} is no number of 0 or more", remedy=f"write {option} 1234.5")
     return value
 
 
@@ -199,13 +216,13 @@ def _months(curve: Curve, zone: str, wanted: tuple[int, int] | None) -> list[tup
 
 
 def _tried(
-    versions: Sequence[Tariff], curve: Curve, month: tuple[int, int], used: Decimal | None
+    versions: Sequence[Tariff], curve: Curve, month: tuple[int, int], used: Decimal | None, given: Given
 ) -> tuple[Tariff, Trial]:
     year, number = month
     first, following = date(year, number, 1), date(year + number // 12, number % 12 + 1, 1)
     for one in versions:
         if one.valid_from <= first and following <= (one.valid_to or date.max):
-            return one, try_month(one, curve, billing_month(year, number, one.zone), used)
+            return one, try_month(one, curve, billing_month(year, number, one.zone), used, given)
     spans = ", ".join(f"{one.version}: {one.valid_from} to {one.valid_to or 'further notice'}" for one in versions)
     raise UsageError(
         f"no version of {versions[0].id} holds for the whole of {_month_text(month)} ({spans})",
@@ -262,29 +279,16 @@ def _trial_as_json(one: Tariff, trial: Trial) -> dict[str, Any]:
     }
 
 
-@tariff.command("import-urdb")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="The tariff file to write.")
-@click.option("--zone", "zone_name", required=True, help="Time zone of the utility; URDB does not tell it.")
-@click.option("--label", help="Which rate, where the file holds several.")
-@click.option("--partial", is_flag=True, help="Leave out what can't be expressed; the tariff's note lists it.")
+@tariff.command("export-urdb")
+@click.argument("name")
+@click.option("--out", "target", required=True, type=click.Path(path_type=Path), help="The JSON file to write.")
+@click.option("--partial", is_flag=True, help="Leave out what URDB has no place for; it is listed.")
 @click.option("--force", is_flag=True, help="Write over a file that exists.")
-def import_urdb(file: Path, target: Path, zone_name: str, label: str | None, partial: bool, force: bool) -> None:
-    """Turn a rate of the OpenEI Utility Rate Database (JSON) into a tariff file.
+@_site
+def export_urdb(name: str, target: Path, partial: bool, force: bool, site_path: Path | None) -> None:
+    """Write a tariff as a rate of the OpenEI Utility Rate Database (JSON).
 
-    What a tariff here can't express is told, each thing by itself, and nothing is written; with --partial the rest is
-    written and the note of the tariff lists what is left out. Nothing of the rate is dropped silently.
-
-    \b
-    Example:
-      headend tariff import-urdb rate.json --out my-utility.toml --zone America/New_York
+    NAME is a tariff's id, ID@VERSION, or a .toml file. What URDB has no place for (yearly steps, contracts, holidays,
+    taxes, ...) is told, each thing by itself, and nothing is written; with --partial the rest is.
     """
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists", remedy="name another file, or add --force")
-    tariff_id = target.stem.partition("@")[0]
-    imported = read_urdb(file, tariff_id, zone_name, today=now_utc().date(), label=label, partial=partial)
-    written = write_tariff(target, imported)
-    out.print(sheet(written))
-    for note in imported.notes:
-        out.print(f"[yellow]note[/yellow]: {escape(note)}")
-    out.print(f"written to {target}; check it against the utility's own sheet", markup=False)
+    export(_versions(name, site_path), target, partial=partial, force=force)

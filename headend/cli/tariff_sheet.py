@@ -12,22 +12,27 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from billing.model import (
+from billing.calendar import DAY_KINDS
+from billing.charges import (
     CapacityCharge,
     Charge,
     DemandCharge,
     EnergyCharge,
     FixedCharge,
+    MarketCharge,
     MinimumCharge,
+    NetMetering,
     Schedule,
     StepAdder,
     StepCharge,
+    StepTouCharge,
     Surcharge,
     Tariff,
     Tax,
     TouCharge,
 )
 from billing.picture import Picture, pictures
+from headend.civil import zone
 
 __all__ = ["charge_rows", "months_text", "sheet"]
 
@@ -41,6 +46,7 @@ _KINDS = {
     TouCharge: "energy by time of use",
     StepCharge: "energy by steps",
     StepAdder: "addition by steps",
+    StepTouCharge: "energy by steps and time of use",
     FixedCharge: "fixed",
 }
 
@@ -50,16 +56,26 @@ Row = tuple[str, str, str]
 def sheet(tariff: Tariff) -> RenderableType:
     """The whole sheet."""
     parts: list[RenderableType] = [_head(tariff), _charges(tariff)]
+    schedules: dict[Schedule, dict[str, Decimal]] = {}
     for charge in tariff.charges:
+        prices = dict(getattr(charge, "prices", ()))
+        if isinstance(charge, StepTouCharge):
+            parts += _step_tou_tables(charge)
+            prices = dict(charge.tables[0].steps[0].prices)
         schedule = getattr(charge, "schedule", None)
         if isinstance(schedule, Schedule):
-            parts += _pictures(schedule, dict(getattr(charge, "prices", ())))
+            schedules.setdefault(schedule, prices)
+    for schedule, prices in schedules.items():
+        parts += [*_pictures(schedule, prices), *_days(schedule, tariff.zone)]
     return Group(*parts)
 
 
 def _head(tariff: Tariff) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     until = f"to {tariff.valid_to} (that day not included)" if tariff.valid_to else "until further notice"
+    policy = tariff.policy
+    rounds = "" if policy.rounding == "line" else "once, the bill as a whole"
+    part = {"days": "", "whole": "charged as whole ones", "hold": "the bill is held"}[policy.part_month]
     rows = (
         ("tariff", f"{tariff.id}, version {tariff.version}"),
         ("title", tariff.title),
@@ -69,6 +85,8 @@ def _head(tariff: Tariff) -> RenderableType:
         ("valid", f"from {tariff.valid_from} {until}"),
         ("zone", tariff.zone),
         ("currency", tariff.currency),
+        ("rounded", rounds),
+        ("part months", part),
     )
     for name, text in rows:
         if text:
@@ -81,71 +99,197 @@ def _charges(tariff: Tariff) -> RenderableType:
     table = Table("charge", "for", "price or amount", title="charges", title_justify="left")
     table.columns[2].justify = "right"
     for charge in tariff.charges:
-        for row in charge_rows(charge):
+        rows = charge_rows(charge)
+        if isinstance(charge, StepTouCharge):
+            rows = [(rows[0][0], "kWh by step and period", "see below")]
+        for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         table.add_section()
     return table
 
 
-def charge_rows(charge: Charge) -> list[Row]:
+def charge_rows(charge: Charge) -> list[Row]:  # noqa: C901 - one case for each kind of charge
     """A charge as rows: what it is, what for, price or amount. A kind without rows of its own shows all its fields."""
     name = charge.text or _KINDS.get(type(charge), "")
     match charge:
         case EnergyCharge(price=price):
             return [(name, "every kWh", f"{price:f}")]
-        case TouCharge(prices=prices):
-            return [(name if at == 0 else "", f"kWh in {period}", f"{p:f}") for at, (period, p) in enumerate(prices)]
+        case TouCharge():
+            return _tou_rows(name, charge)
         case StepCharge() | StepAdder():
             return _step_rows(name, charge)
+        case StepTouCharge():
+            return _step_tou_rows(name, charge)
+        case MarketCharge():
+            return _market_rows(charge.text or charge.code, charge)
         case FixedCharge(code=code, amount=amount):
             return [(charge.text or code, "each month", f"{amount:f}")]
         case DemandCharge():
             return _demand_rows(charge.text or "demand", charge)
         case CapacityCharge(price=price, capacity_kva=capacity):
-            return [(charge.text or "capacity", f"kVA of {capacity:f} kVA, each month", f"{price:f}")]
+            held = "the account's kVA" if capacity is None else f"kVA of {capacity:f} kVA"
+            return [(charge.text or "capacity", f"{held}, each month", f"{price:f}")]
         case Surcharge(code=code, price=price):
             return [(charge.text or code, "every kWh", f"{price:f}")]
         case Tax(code=code, percent=percent, base=base):
             return [(charge.text or code, f"on {', '.join(base)}", f"{percent:f} %")]
         case MinimumCharge(amount=amount, base=base):
             return [(charge.text or "minimum", f"a month, for {', '.join(base)}", f"{amount:f}")]
+        case NetMetering(carry=True):
+            kept = f"kWh exported beyond the year's import, from {_day(charge.year_start)}; else kept as energy"
+            return [(charge.text or "net metering", kept, f"-{charge.price:f}")]
         case _:
             return _field_rows(charge)
 
 
+def _tou_rows(name: str, charge: TouCharge) -> list[Row]:
+    registers = dict(charge.registers) if charge.measured_by == "registers" else {}
+    rows: list[Row] = []
+    for period, price in charge.prices:
+        by = f" (the meter's {registers[period]})" if period in registers else ""
+        by += " and what the others leave" if period == charge.rest else ""
+        rows.append((name if not rows else "", f"kWh in {period}{by}", f"{price:f}"))
+    return rows
+
+
+def _day(day: tuple[int, int]) -> str:
+    return f"{_MONTHS[day[0] - 1]} {day[1]}"
+
+
+def _over(charge: StepCharge | StepAdder | StepTouCharge) -> str:
+    return "month" if charge.period == "month" else f"year from {_day(charge.year_start)}"
+
+
+def _reach(up_to: Decimal | None, below: Decimal | None, unit: str = "kWh") -> str:
+    if up_to is not None:
+        return f"up to {up_to:f} {unit}"
+    return f"above {below:f} {unit}" if below else unit
+
+
+def _household_rows(charge: StepCharge | StepAdder | StepTouCharge) -> list[Row]:
+    rows: list[Row] = []
+    if (more := charge.household) is not None:
+        kwh = more.kwh * 12 if charge.period == "year" else more.kwh
+        rows.append(("", f"limits for {more.people} people or more", f"+{kwh:f} kWh"))
+    if charge.part != "whole":
+        rows.append(("", f"limits of a part of a {charge.period}", f"by {charge.part}"))
+    return rows
+
+
 def _step_rows(name: str, charge: StepCharge | StepAdder) -> list[Row]:
     rows: list[Row] = []
-    over = "month"
-    if charge.period == "year":
-        over = f"year from {_MONTHS[charge.year_start[0] - 1]} {charge.year_start[1]}"
     for table in charge.tables:
         months = "" if len(table.months) == 12 else f" ({months_text(table.months)})"
         below: Decimal | None = None
         for step in table.steps:
-            reach = (
-                f"up to {step.up_to:f} kWh" if step.up_to is not None else f"above {below:f} kWh" if below else "kWh"
-            )
             plus = "+" if isinstance(charge, StepAdder) and step.price > 0 else ""
-            rows.append((name if not rows else "", f"{reach} in a {over}{months}", f"{plus}{step.price:f}"))
+            what = f"{_reach(step.up_to, below)} in a {_over(charge)}{months}"
+            rows.append((name if not rows else "", what, f"{plus}{step.price:f}"))
             below = step.up_to
+    return rows + _household_rows(charge)
+
+
+def _step_tou_rows(name: str, charge: StepTouCharge) -> list[Row]:
+    rows: list[Row] = []
+    for table in charge.tables:
+        months = "" if len(table.months) == 12 else f" ({months_text(table.months)})"
+        below: Decimal | None = None
+        for step in table.steps:
+            for period, price in step.prices:
+                what = f"{_reach(step.up_to, below)} in a {_over(charge)}{months}, {period}"
+                rows.append((name if not rows else "", what, f"{price:f}"))
+            below = step.up_to
+    return rows + _household_rows(charge)
+
+
+def _step_tou_tables(charge: StepTouCharge) -> list[RenderableType]:
+    """Prices by step (down) and period (across), a table for each group of months."""
+    found: list[RenderableType] = []
+    for steps in charge.tables:
+        periods = [period for period, _ in steps.steps[0].prices]
+        filled = "pro rata" if charge.split == "pro_rata" else "in the order of time"
+        title = f"{months_text(steps.months)}: prices a kWh, steps fill {filled}"
+        table = Table(f"in a {_over(charge)}", *(escape(p) for p in periods), title=title, title_justify="left")
+        below: Decimal | None = None
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for step in steps.steps:
+            prices = dict(step.prices)
+            table.add_row(_reach(step.up_to, below), *(f"{prices[period]:f}" for period in periods))
+            below = step.up_to
+        found.append(table)
+    more = _household_rows(charge)
+    return [*found, *(Text(f"{what}: {value}") for _, what, value in more)]
+
+
+def _market_rows(name: str, charge: MarketCharge) -> list[Row]:
+    series = charge.series
+    low, high = min(series.prices), max(series.prices)
+    what = f"kWh at the price of its {series.step_s // 60} minutes ({series.name}, {series.sha[:8]})"
+    rows = [(name, what, f"{low:f} to {high:f}")]
+    if charge.factor != 1:
+        rows.append(("", "times", f"{charge.factor:f}"))
+    if charge.adder:
+        rows.append(("", "and for every kWh", f"{charge.adder:f}"))
     return rows
 
 
 def _demand_rows(name: str, charge: DemandCharge) -> list[Row]:
     by = f"highest {charge.block_min} minutes" if charge.source == "intervals" else "the meter's maximum"
-    if charge.contract_kw is None:
-        return [(name, f"kW of the month ({by})", f"{charge.price:f}")]
-    limit = charge.contract_kw * charge.allowance
-    above = limit if charge.excess_above == "allowance" else charge.contract_kw
-    excess = f"kW above {above.normalize():f} kW, where {by} is above {limit.normalize():f} kW"
-    rows = [
-        (name, f"kW of the contract of {charge.contract_kw:f} kW", f"{charge.price:f}"),
-        ("", excess, f"{charge.price * charge.excess_factor:f}"),
-    ]
+    by += f", every {charge.slide_min}" if charge.slide_min else ""
+    by += f" in {charge.period}" if charge.period else ""
+    months = "" if len(charge.months) == 12 else f", {months_text(charge.months)}"
+    rows: list[Row] = []
+    below: Decimal | None = None
+    for step in charge.steps:
+        rows.append((name if not rows else "", f"{_reach(step.up_to, below, 'kW')} ({by}){months}", f"{step.price:f}"))
+        below = step.up_to
+    if not charge.steps and not charge.contracted and charge.contract_kw is None:
+        rows.append((name, f"kW of the month ({by}){months}", f"{charge.price:f}"))
+    elif charge.contracted or charge.contract_kw is not None:
+        rows += _contract_rows(name, charge, by, months)
+    if charge.ratchet is not None:
+        rule = charge.ratchet
+        of = "" if len(rule.of_months) == 12 else f" (of {months_text(rule.of_months)})"
+        what = f"at least, of the highest of the {rule.months} months before{of}"
+        rows.append(("", what, f"{rule.percent:f} %"))
     if charge.discount is not None:
         hours, percent = charge.discount
         rows.append(("", f"with {hours:f} kWh or more for each kW of contract", f"-{percent:f} %"))
     return rows
+
+
+def _contract_rows(name: str, charge: DemandCharge, by: str, months: str) -> list[Row]:
+    top = charge.steps[-1].price if charge.steps else charge.price
+    above = charge.excess_above == "contract"
+    if charge.contract_kw is None:
+        agreed, limit = "the account's contract", f"{charge.allowance.normalize():f} times it"
+        line = "it" if above else f"{charge.allowance.normalize():f} times it"
+    else:
+        agreed = f"the contract of {charge.contract_kw:f} kW"
+        limit = f"{(charge.contract_kw * charge.allowance).normalize():f} kW"
+        line = f"{charge.contract_kw.normalize():f} kW" if above else limit
+    rows = [] if charge.steps else [(name, f"kW of {agreed}{months}", f"{charge.price:f}")]
+    return [*rows, ("", f"kW above {line}, where {by} is above {limit}", f"{top * charge.excess_factor:f}")]
+
+
+def _days(schedule: Schedule, zone_name: str) -> list[RenderableType]:
+    """The calendar's days and the events, as lines."""
+    found: list[RenderableType] = []
+    calendar = schedule.calendar
+    own = any("holiday" in DAY_KINDS[season.days] for season in schedule.seasons)
+    for name, days in (
+        (f"holidays ({'hours of their own' if own else 'as a weekend'})", calendar.holidays),
+        ("worked", calendar.workdays),
+    ):
+        if days:
+            found.append(Text(f"{name}: {', '.join(map(str, days))}"))
+    tz = zone(zone_name)
+    for event in schedule.events:
+        start, end = event.start.astimezone(tz), event.end.astimezone(tz)
+        until = f"{end:%H:%M}" if end.date() == start.date() else f"{end:%Y-%m-%d %H:%M}"
+        found.append(Text(f"called: {event.period} {start:%Y-%m-%d %H:%M} to {until}"))
+    return found
 
 
 def _field_rows(charge: Any) -> list[Row]:
@@ -187,7 +331,8 @@ def months_text(months: tuple[int, ...]) -> str:
 
 
 def _pictures(schedule: Schedule, prices: dict[str, Decimal]) -> list[RenderableType]:
-    named = dict.fromkeys(w.period for season in schedule.seasons for w in season.windows)
+    hours = [w.period for season in schedule.seasons for w in season.windows]
+    named = dict.fromkeys([*hours, *(event.period for event in schedule.events)])
     order = sorted(named, key=lambda period: -prices.get(period, Decimal(0)))
     marks = _marks(order)
     styles = {period: _COLOURS[at % len(_COLOURS)] for at, period in enumerate(order)}

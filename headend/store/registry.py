@@ -12,12 +12,14 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, Table, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, select, update
 
-from headend.civil import from_epoch_s, to_epoch_s, utc
-from headend.errors import ConfigError, Problem
+from headend.civil import from_epoch_s
+from headend.errors import Problem
 from headend.quantities import from_units, to_units
 from headend.store import schema
+from headend.store.portable import chunks
+from headend.store.rows import Counts, doubles, instant, keys, moment, number, put, refuse, span, units
 
 __all__ = [
     "AccountRow",
@@ -27,6 +29,7 @@ __all__ = [
     "UsagePointRow",
     "account",
     "accounts",
+    "accounts_among",
     "installations",
     "meter",
     "meters",
@@ -36,15 +39,6 @@ __all__ = [
     "put_usage_points",
     "usage_points",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a `put_` did with its rows."""
-
-    added: int = 0
-    changed: int = 0
-    same: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,10 @@ class InstallationRow:
 
 @dataclass(frozen=True, slots=True)
 class AccountRow:
-    """Who pays for a usage point in `[since, until)`. step_used: kWh already used in the step year at step_used_at."""
+    """Who pays for a usage point in `[since, until)`. step_used: kWh already used in the step year at step_used_at.
+
+    cycle: group of accounts that are billed together, "" the site's default.
+    """
 
     id: str
     usage_point: str
@@ -103,67 +100,7 @@ class AccountRow:
     step_used: Decimal | None = None
     step_used_at: datetime | None = None
     key: int = 0
-
-
-def _instant(moment: datetime | None) -> int | None:
-    return None if moment is None else to_epoch_s(utc(moment))
-
-
-def _moment(seconds: int | None) -> datetime | None:
-    return None if seconds is None else from_epoch_s(seconds)
-
-
-def _units(value: Decimal | None) -> int | None:
-    return None if value is None else to_units(value)
-
-
-def _put(conn: Connection, table: Table, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> Counts:
-    """Add or change `rows` of `table`, identified by the columns `names`."""
-    present = {tuple(row[name] for name in names): row for row in _all(conn, table)}
-    new, changed, same = [], [], 0
-    for row in rows:
-        old = present.get(tuple(row[name] for name in names))
-        if old is None:
-            new.append(row)
-        elif any(old[name] != value for name, value in row.items()):
-            changed.append((old["key"], row))
-        else:
-            same += 1
-    for key, row in changed:
-        conn.execute(update(table).where(table.c.key == key).values(row))
-    if new:
-        conn.execute(insert(table), new)
-    return Counts(len(new), len(changed), same)
-
-
-def _all(conn: Connection, table: Table) -> list[RowMapping]:
-    return list(conn.execute(select(table)).mappings())
-
-
-def _refuse(problems: Iterable[Problem]) -> None:
-    if found := tuple(problems):
-        raise ConfigError(found)
-
-
-def _doubles(what: str, names: Iterable[tuple[str, ...]]) -> list[Problem]:
-    """A problem for every name that comes twice in one list."""
-    seen: set[tuple[str, ...]] = set()
-    problems = []
-    for name in names:
-        if name in seen:
-            problems.append(Problem(f"{what} {'/'.join(name)}", "listed twice", "keep one of the lines"))
-        seen.add(name)
-    return problems
-
-
-def _span(where: str, since: datetime, until: datetime | None) -> list[Problem]:
-    if until is not None and until <= since:
-        return [Problem(where, f"ends {until:%Y-%m-%d %H:%M} before it begins", "correct since and until")]
-    return []
-
-
-def _keys(conn: Connection, table: Table) -> dict[str, int]:
-    return {row.id: row.key for row in conn.execute(select(table.c.id, table.c.key))}
+    cycle: str = ""
 
 
 # -- meters ------------------------------------------------------------------------------------------------------------
@@ -171,7 +108,7 @@ def _keys(conn: Connection, table: Table) -> dict[str, int]:
 
 def put_meters(conn: Connection, rows: Sequence[MeterRow]) -> Counts:
     """Add or change meters by id. `ConfigError` if two would share line, protocol and address."""
-    problems = _doubles("meter", ((row.id,) for row in rows))
+    problems = doubles("meter", ((row.id,) for row in rows))
     holders = {(m.line, m.protocol, m.address): m.id for m in meters(conn)}
     moved = {row.id for row in rows}
     claimed: dict[tuple[str, str, str], str] = {p: m for p, m in holders.items() if m not in moved}
@@ -181,9 +118,9 @@ def put_meters(conn: Connection, rows: Sequence[MeterRow]) -> Counts:
         if holder != row.id:
             what = f"address {row.address} on line {row.line} ({row.protocol}) already belongs to meter {holder}"
             problems.append(Problem(f"meter {row.id}", what, "give it its own address, or move the other one first"))
-    _refuse(problems)
+    refuse(problems)
     _free_places(conn, rows, holders)
-    return _put(conn, schema.meter, ["id"], [_meter_values(row) for row in rows])
+    return put(conn, schema.meter, ["id"], [_meter_values(row) for row in rows])
 
 
 def _free_places(conn: Connection, rows: Sequence[MeterRow], holders: Mapping[tuple[str, str, str], str]) -> None:
@@ -233,8 +170,8 @@ def meter(conn: Connection, id: str) -> MeterRow | None:
 
 def put_usage_points(conn: Connection, rows: Sequence[UsagePointRow]) -> Counts:
     """Add or change usage points by id."""
-    _refuse(_doubles("usage point", ((row.id,) for row in rows)))
-    return _put(conn, schema.usage_point, ["id"], [{"id": row.id, "district": row.district} for row in rows])
+    refuse(doubles("usage point", ((row.id,) for row in rows)))
+    return put(conn, schema.usage_point, ["id"], [{"id": row.id, "district": row.district} for row in rows])
 
 
 def usage_points(conn: Connection) -> list[UsagePointRow]:
@@ -251,22 +188,22 @@ def put_installations(conn: Connection, rows: Sequence[InstallationRow]) -> Coun
 
     `ConfigError` for unknown usage points and meters, and for a meter that would stand at two usage points at once.
     """
-    points, devices = _keys(conn, schema.usage_point), _keys(conn, schema.meter)
+    points, devices = keys(conn, schema.usage_point), keys(conn, schema.meter)
     names = [(row.usage_point, row.meter, str(row.since)) for row in rows]
-    problems = _doubles("installation", names)
+    problems = doubles("installation", names)
     for row in rows:
         where = f"installation of meter {row.meter} at {row.usage_point}"
-        problems += _span(where, row.since, row.until)
+        problems += span(where, row.since, row.until)
         if row.usage_point not in points:
             problems.append(Problem(where, f"unknown usage point {row.usage_point}", "import the usage point first"))
         if row.meter not in devices:
             problems.append(Problem(where, f"unknown meter {row.meter}", "import the meter first"))
         if row.multiplier <= 0:
             problems.append(Problem(where, f"multiplier {row.multiplier} is not above 0", "give the CT x PT ratio"))
-    _refuse(problems)
+    refuse(problems)
     values = [_installation_values(row, points[row.usage_point], devices[row.meter]) for row in rows]
-    counts = _put(conn, schema.installation, ["usage_point_key", "meter_key", "since"], values)
-    _refuse(_overlaps(conn, {row.meter for row in rows}))
+    counts = put(conn, schema.installation, ["usage_point_key", "meter_key", "since"], values)
+    refuse(_overlaps(conn, {row.meter for row in rows}))
     return counts
 
 
@@ -274,8 +211,8 @@ def _installation_values(row: InstallationRow, usage_point_key: int, meter_key: 
     return {
         "usage_point_key": usage_point_key,
         "meter_key": meter_key,
-        "since": _instant(row.since),
-        "until": _instant(row.until),
+        "since": instant(row.since),
+        "until": instant(row.until),
         "multiplier": to_units(row.multiplier),
     }
 
@@ -309,7 +246,7 @@ def installations(conn: Connection, usage_point: str | None = None) -> list[Inst
             usage_point=row.point_id,
             meter=row.meter_id,
             since=from_epoch_s(row.since),
-            until=_moment(row.until),
+            until=moment(row.until),
             multiplier=from_units(row.multiplier),
             key=row.key,
             meter_key=row.meter_key,
@@ -323,17 +260,17 @@ def installations(conn: Connection, usage_point: str | None = None) -> list[Inst
 
 def put_accounts(conn: Connection, rows: Sequence[AccountRow]) -> Counts:
     """Add or change accounts by id. `ConfigError` for unknown usage points."""
-    points = _keys(conn, schema.usage_point)
-    problems = _doubles("account", ((row.id,) for row in rows))
+    points = keys(conn, schema.usage_point)
+    problems = doubles("account", ((row.id,) for row in rows))
     for row in rows:
         where = f"account {row.id}"
-        problems += _span(where, row.since, row.until)
+        problems += span(where, row.since, row.until)
         if row.usage_point not in points:
             problems.append(Problem(where, f"unknown usage point {row.usage_point}", "import the usage point first"))
         if (row.step_used is None) != (row.step_used_at is None):
             problems.append(Problem(where, "step_used and step_used_at go together", "give both or neither"))
-    _refuse(problems)
-    return _put(conn, schema.account, ["id"], [_account_values(row, points[row.usage_point]) for row in rows])
+    refuse(problems)
+    return put(conn, schema.account, ["id"], [_account_values(row, points[row.usage_point]) for row in rows])
 
 
 def _account_values(row: AccountRow, usage_point_key: int) -> dict[str, Any]:
@@ -342,33 +279,39 @@ def _account_values(row: AccountRow, usage_point_key: int) -> dict[str, Any]:
         "usage_point_key": usage_point_key,
         "customer": row.customer,
         "tariff": row.tariff,
-        "since": _instant(row.since),
-        "until": _instant(row.until),
-        "step_used": _units(row.step_used),
-        "step_used_at": _instant(row.step_used_at),
+        "since": instant(row.since),
+        "until": instant(row.until),
+        "step_used": units(row.step_used),
+        "step_used_at": instant(row.step_used_at),
+        "cycle": row.cycle,
     }
 
 
 def accounts(conn: Connection) -> list[AccountRow]:
     """Every account, by id."""
-    return _accounts(conn, None)
+    return _accounts(conn)
+
+
+def accounts_among(conn: Connection, ids: Iterable[str]) -> list[AccountRow]:
+    """The accounts with these numbers, by id; those that are not there are left out."""
+    found = [row for chunk in chunks(ids) for row in _accounts(conn, schema.account.c.id.in_(chunk))]
+    return sorted(found, key=lambda row: row.id)
 
 
 def account(conn: Connection, id: str) -> AccountRow | None:
     """The account with this number."""
-    found = _accounts(conn, id)
+    found = _accounts(conn, schema.account.c.id == id)
     return found[0] if found else None
 
 
-def _accounts(conn: Connection, id: str | None) -> list[AccountRow]:
+def _accounts(conn: Connection, *where: ColumnElement[bool]) -> list[AccountRow]:
     table, point = schema.account, schema.usage_point
     query = (
         select(table, point.c.id.label("point_id"))
         .join(point, point.c.key == table.c.usage_point_key)
+        .where(*where)
         .order_by(table.c.id)
     )
-    if id is not None:
-        query = query.where(table.c.id == id)
     return [
         AccountRow(
             id=row.id,
@@ -376,10 +319,11 @@ def _accounts(conn: Connection, id: str | None) -> list[AccountRow]:
             customer=row.customer,
             tariff=row.tariff,
             since=from_epoch_s(row.since),
-            until=_moment(row.until),
-            step_used=None if row.step_used is None else from_units(row.step_used),
-            step_used_at=_moment(row.step_used_at),
+            until=moment(row.until),
+            step_used=number(row.step_used),
+            step_used_at=moment(row.step_used_at),
             key=row.key,
+            cycle=row.cycle,
         )
         for row in conn.execute(query)
     ]

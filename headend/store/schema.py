@@ -122,8 +122,61 @@ account = Table(
     Column("until", BigInteger),
     Column("step_used", BigInteger),
     Column("step_used_at", BigInteger),
+    # Group of accounts that are billed together; "" the site's default.
+    Column("cycle", Text, nullable=False, server_default=text("''")),
     UniqueConstraint("id"),
     Index(None, "usage_point_key"),
+)
+
+# What holds for an account from `since` on, until its next row: a NULL column leaves what held before. tariff NULL at
+# first: the account's own.
+account_term = Table(
+    "account_term",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("account_key", BigInteger, ForeignKey("account.key"), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("tariff", Text),
+    Column("contract_kw", BigInteger),
+    Column("capacity_kva", BigInteger),
+    Column("people", Integer),
+    UniqueConstraint("account_key", "since"),
+)
+
+# Transformer and line between the point of delivery and a meter that stands behind them, in [since, until).
+# Numbers are ten-thousandths. share: how much of the loss this usage point bears (1 = all of it).
+supply = Table(
+    "supply",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("usage_point_key", BigInteger, ForeignKey("usage_point.key"), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger),
+    Column("rated_kva", BigInteger, nullable=False),
+    Column("no_load_kw", BigInteger, nullable=False),
+    Column("load_kw", BigInteger, nullable=False),
+    Column("no_load_percent", BigInteger, nullable=False),
+    Column("impedance_percent", BigInteger, nullable=False),
+    Column("load_factor", BigInteger, nullable=False),
+    Column("share", BigInteger, nullable=False),
+    Column("line_percent", BigInteger, nullable=False),
+    UniqueConstraint("usage_point_key", "since"),
+)
+
+# Usage points behind another's meter, in [since, until). method: `metered` (its own meter's energy is taken off the
+# parent's), `quantity` (amount kWh a month are its own) or `ratio` (amount percent of the parent's energy are its own).
+submeter = Table(
+    "submeter",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("usage_point_key", BigInteger, ForeignKey("usage_point.key"), nullable=False),
+    Column("parent_key", BigInteger, ForeignKey("usage_point.key"), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger),
+    Column("method", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    UniqueConstraint("usage_point_key", "since"),
+    Index(None, "parent_key"),
 )
 
 # Append-only: the parent of every value that came in it.

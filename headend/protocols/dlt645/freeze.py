@@ -23,7 +23,7 @@ __all__ = ["read_freezes", "read_timed_freezes"]
 
 DAY = timedelta(days=1)
 MAX_NTH = 0xFE
-LOCATE_TRIES = 4
+LOCATE_TRIES = 8  # enough to halve the longest memory down to one entry
 ENERGY_BYTES = 4
 TIMED_DEPTH = 12
 
@@ -179,7 +179,10 @@ def _locate(run: _Pass, midnight: datetime) -> Conversation[int | tuple[Cause, s
 
 
 def _guess(run: _Pass, midnight: datetime) -> int | None:
-    """The next entry to look at, from what was seen; None when the midnight can't be in the memory."""
+    """The next entry to look at, from what was seen; None when the midnight can't be in the memory.
+
+    Where the entry it should be is empty (the meter is younger than its memory is long), the rest is halved.
+    """
     newer = max((nth for nth, time in run.seen.items() if time is not None and time > midnight), default=0)
     older = min((nth for nth, time in run.seen.items() if time is None or time < midnight), default=run.depth + 1)
     if older - newer <= 1:
@@ -193,6 +196,8 @@ def _guess(run: _Pass, midnight: datetime) -> int | None:
     else:
         today = day_start(run.now.astimezone(run.tz).date(), run.tz)
         guess = (today - midnight) // DAY + 1
+    if guess >= older and older in run.seen and time_older is None:
+        return (newer + older) // 2
     return min(max(guess, newer + 1), older - 1)
 
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from math import isqrt
+from typing import Any
 
-__all__ = ["STANDARDS", "adjustment_percent", "power_factor"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["STANDARDS", "adjustment_percent", "adjustment_percents", "power_factor"]
 
 _HUNDRED = 100
 
@@ -51,3 +56,16 @@ def adjustment_percent(standard: Decimal, factor: Decimal) -> Decimal:
         percent += max(min(below, width), 0) * each
         below -= width
     return percent
+
+
+def adjustment_percents(standard: Decimal, hundredths: NDArray[Any]) -> NDArray[np.int64]:
+    """`adjustment_percent` of many: power factors in hundredths (0 to 100); hundredths of a percent."""
+    return _scale(standard)[hundredths.astype(np.intp)]
+
+
+@lru_cache(maxsize=len(STANDARDS))
+def _scale(standard: Decimal) -> NDArray[np.int64]:
+    """What is added for each power factor from 0 to 1, in hundredths of a percent."""
+    percents = [adjustment_percent(standard, Decimal(factor).scaleb(-2)) for factor in range(_HUNDRED + 1)]
+    assert all(percent == round(percent, 2) for percent in percents), "the scale has two places"
+    return np.array([int(percent.scaleb(2)) for percent in percents], dtype=np.int64)
