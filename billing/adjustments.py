@@ -17,9 +17,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, text
 
 from billing import schema
-from billing.ledger import charge_kind, reversed_by
+from billing.ledger import charge_kind, lock, reversed_by
 from billing.model import MINOR_DIGITS, Bill, BillLine, round_money
 from billing.names import TOTAL
+from billing.reasons import reason_of
 from headend.civil import from_epoch_s, to_epoch_s
 from headend.errors import UsageError
 from headend.store.portable import chunks
@@ -125,8 +126,8 @@ def make(
     recorded once. Raises `UsageError` for a bill that is not there, not issued or reversed, for an empty reason, and
     for numbers that make no sense.
     """
-    if not (reason := reason.strip()):
-        raise UsageError("an adjustment needs a reason", remedy="say it with --reason")
+    reason = reason_of(reason, "an adjustment")
+    lock(conn)  # the bill must not be taken back meanwhile
     bill = conn.execute(select(schema.bill).where(schema.bill.c.number == corrects)).one_or_none()
     if bill is None or bill.state != "issued":
         what = f"bill {corrects} is held: it was not issued" if bill else f"unknown bill {corrects!r}"
@@ -182,6 +183,8 @@ def _check(value: Decimal, places: int, what: str) -> None:
     """Refuse what is zero, no number, or finer than `places` decimal places."""
     if not value.is_finite() or value == 0 or value.adjusted() > 12 or value != round(value, places):
         remedy = f"give a number that is not zero, with at most {places} decimals"
+        if value.is_finite() and value.adjusted() > 12:
+            remedy = "give one with at most 13 digits before the point"
         raise UsageError(f"{value} can't be {what} of an adjustment", remedy=remedy)
 
 

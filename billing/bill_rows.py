@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -28,9 +28,9 @@ from headend.model import Quality, Source, Window
 
 __all__ = [
     "COLUMNS",
+    "add_content",
     "bill_of",
-    "bill_values",
-    "content_rows",
+    "bill_row",
     "counts_of",
     "determinant_of",
     "finding_rows",
@@ -47,6 +47,25 @@ _END: Final = ("at", "units", "quality", "source", "outcome_id")
 _FOUND: Final = ("code", "what", "remedy", "meter", "span_start", "span_end", "count")
 
 COLUMNS: Final[dict[Table, tuple[str, ...]]] = {
+    schema.bill: (
+        "number",
+        "account",
+        "usage_point",
+        "period_start",
+        "period_end",
+        "sequence",
+        "tariff",
+        "tariff_version",
+        "tariff_sha",
+        "zone",
+        "currency",
+        "as_of",
+        "replaces",
+        "segments",
+        "state",
+        "total_minor",
+        "issued_at",
+    ),
     schema.bill_line: (
         "bill_key",
         "line",
@@ -66,7 +85,7 @@ COLUMNS: Final[dict[Table, tuple[str, ...]]] = {
     schema.bill_finding: ("bill_key", "position", *_FOUND),
     schema.bill_adjusted: ("bill_key", "adjustment"),
 }
-"""The tables of a bill's content, and the order in which rows hold their columns."""
+"""The tables of bills and of their content, and the order in which rows hold their columns."""
 
 Values = tuple[Any, ...]
 
@@ -74,48 +93,52 @@ Values = tuple[Any, ...]
 # -- to rows -----------------------------------------------------------------------------------------------------------
 
 
-def bill_values(bill: Bill) -> dict[str, Any]:
-    """The columns of table `bill` that are told with every evaluation."""
-    return {
-        "number": bill.number,
-        "account": bill.account,
-        "usage_point": bill.usage_point,
-        "period_start": to_epoch_s(bill.window.start),
-        "period_end": to_epoch_s(bill.window.end),
-        "sequence": bill.sequence,
-        "tariff": bill.tariff,
-        "tariff_version": bill.tariff_version,
-        "tariff_sha": bill.tariff_sha or None,
-        "zone": bill.zone,
-        "currency": bill.currency,
-        "as_of": bill.as_of,
-        "replaces": bill.replaces,
-        "segments": "\n".join(f"{to_epoch_s(start)} {sha}" for start, sha in bill.segments),
-    }
+def bill_row(bill: Bill, state: str, issued_at: int | None = None) -> Values:
+    """The row of table `bill`. issued_at: epoch seconds, of a bill that is issued; only then it has a total."""
+    return (
+        bill.number,
+        bill.account,
+        bill.usage_point,
+        to_epoch_s(bill.window.start),
+        to_epoch_s(bill.window.end),
+        bill.sequence,
+        bill.tariff,
+        bill.tariff_version,
+        bill.tariff_sha or None,
+        bill.zone,
+        bill.currency,
+        bill.as_of,
+        bill.replaces,
+        "\n".join([f"{to_epoch_s(start)} {sha}" for start, sha in bill.segments]),
+        state,
+        None if issued_at is None else total_minor(bill),
+        issued_at,
+    )
 
 
 def total_minor(bill: Bill) -> int:
     """The sum of the bill's lines, in minor units."""
     digits = MINOR_DIGITS[bill.currency]
-    return sum(_minor(line.amount, digits) for line in bill.lines)
+    return sum([_minor(line.amount, digits) for line in bill.lines])
 
 
-def content_rows(key: int, bill: Bill) -> Iterator[tuple[Table, Values]]:
-    """Lines, determinants with what they come from, and findings of the bill with this key."""
+def add_content(content: Mapping[Table, list[Values]], key: int, bill: Bill) -> None:
+    """Add the rows of lines, determinants with what they come from, and findings of the bill with this key."""
     digits = MINOR_DIGITS[bill.currency]
+    rows = content[schema.bill_line]
     for number, line in enumerate(bill.lines, start=1):
         quantity, price, amount = plain(line.quantity), plain(line.price), _minor(line.amount, digits)
-        row = (key, number, line.code, line.text, quantity, line.unit, price, amount, line.determinant)
-        yield schema.bill_line, row
+        rows.append((key, number, line.code, line.text, quantity, line.unit, price, amount, line.determinant))
+    rows = content[schema.bill_determinant]
     for position, one in enumerate(bill.determinants, start=1):
         used = None if one.used_before is None else plain(one.used_before)
-        counts = "\n".join(f"{int(quality)} {count}" for quality, count in one.counts)
-        yield schema.bill_determinant, (key, one.name, position, plain(one.value), one.unit, used, counts)
+        counts = "\n".join([f"{quality:d} {count}" for quality, count in one.counts])
+        rows.append((key, one.name, position, plain(one.value), one.unit, used, counts))
         for part, parent in enumerate(one.parents, start=1):
             table, values = _parent_values(parent)
-            yield table, (key, one.name, part, *values)
-    for row in finding_rows(key, bill.holds):
-        yield schema.bill_finding, row
+            content[table].append((key, one.name, part, *values))
+    if bill.holds:
+        content[schema.bill_finding].extend(finding_rows(key, bill.holds))
 
 
 def finding_rows(key: int, findings: Sequence[Hold]) -> list[Values]:

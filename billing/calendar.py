@@ -67,6 +67,7 @@ def billing_month(year: int, month: int, zone_name: str) -> Window:
     return Window(*month_span(year, month, zone(zone_name)))
 
 
+@lru_cache(maxsize=256)
 def step_year_start(moment: datetime, year_start: tuple[int, int], zone_name: str) -> datetime:
     """The instant at which the step year that holds `moment` started."""
     tz = zone(zone_name)

@@ -20,6 +20,7 @@ from billing.charges import Tariff
 from billing.compare import same_lines
 from billing.model import Bill, Hold
 from billing.prepare import Book, Prepared, prepare
+from billing.reasons import MOST_CHARACTERS, reason_of
 from billing.recompute import billing_month_of, issued_bill
 from billing.review import Rules
 from headend.errors import UsageError
@@ -73,8 +74,7 @@ def correct(
     Raises `UsageError`, and the caller gives the transaction up: for an unknown bill, one that is held or reversed
     already, an empty reason, one that adjustments were made for, and where the new bill would be held.
     """
-    if not (reason := reason.strip()):
-        raise UsageError("a correction needs a reason", remedy="say it with --reason")
+    reason = reason_of(reason, "a correction")
     old = issued_bill(conn, number)
     book = Book(tariffs, {old.account: terms(conn, old.account)}, rules)
     first = _correct(conn, book, number, reason, now)
@@ -83,13 +83,13 @@ def correct(
     made, left = [first], _resting(conn, number)
     if not chain:
         return Correction((first,), tuple(later for _, later in left))
-    done = {number}
+    done, after = {number}, f" (after {number})"
     while left:
         _, later = heapq.heappop(left)
         if later in done:
             continue
         done.add(later)
-        corrected = _correct(conn, book, later, f"{reason} (after {number})", now)
+        corrected = _correct(conn, book, later, f"{reason[: MOST_CHARACTERS - len(after)]}{after}", now)
         if corrected is not None:
             made.append(corrected)
             for more in _resting(conn, later):
@@ -123,6 +123,7 @@ def _resting(conn: Connection, number: str) -> list[tuple[int, str]]:
 
 def _correct(conn: Connection, book: Book, number: str, reason: str, now: datetime) -> Corrected | None:
     """Reverse and bill anew; None, and nothing is written, where that changes no line."""
+    ledger.lock(conn)  # another correction, or an adjustment, of the same bill waits until this one is done
     old = issued_bill(conn, number)
     if old.reversed_by:
         what = f"bill {number} was reversed by {old.reversed_by}"

@@ -15,6 +15,7 @@ from billing.calendar import PeriodSpan
 from billing.explain_values import Node, Walk, interval_node, is_demand, plain, quality_text, register_node
 from billing.model import Bill, BillLine, Derived, Determinant, Hold, IntervalPart, RegisterPart, UsedBefore
 from billing.names import CARRIED_ON, EXPORT, MARKET, NET, PERCENT, POWER_FACTOR, SURPLUS, TOTAL
+from billing.release import code_of, told
 from headend.errors import UsageError
 from headend.model import Window
 from headend.store import registry
@@ -44,9 +45,8 @@ def explain(conn: Connection, number: str, day: date | None = None) -> Node:
     bill = store.bill(conn, number)
     if bill is None:
         near = get_close_matches(number, list(conn.scalars(select(schema.bill.c.number))), n=1)
-        raise UsageError(
-            f"unknown bill {number!r}", remedy=f"did you mean {near[0]}?" if near else "list the bills first"
-        )
+        remedy = f"did you mean {near[0]}?" if near else "`headend bill list YYYY-MM` lists them"
+        raise UsageError(f"unknown bill {number!r}", remedy=remedy)
     protocols = {meter.key: meter.protocol for meter in registry.meters(conn)}
     walk = Walk(conn, bill, day, protocols, tuple(_spans(conn, bill)))
     _check_day(walk, day)
@@ -107,7 +107,10 @@ def _held_node(walk: Walk, at: datetime, holds: Sequence[Hold]) -> Node:
 def _releases(walk: Walk) -> list[Node]:
     """Who let the bill pass although something was odd."""
     return [
-        Node(f"released {walk.when(one.at)} by {one.by}", (f"for {', '.join(one.codes)}: {one.reason}",))
+        Node(
+            f"released {walk.when(one.at)} by {one.by}",
+            (f"for {', '.join(dict.fromkeys(map(code_of, one.codes)))}: {one.reason}", *map(told, one.codes)),
+        )
         for one in store.releases(walk.conn, walk.bill.number)
     ]
 

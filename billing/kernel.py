@@ -179,18 +179,25 @@ def divide(first: Column, second: Column, places: int) -> Column:
 
 
 def share_out(whole: Column, parts: Sequence[Column], places: int) -> list[Column]:
-    """`whole` shared out as `parts` are to their sum, to `places` or as many as it has; the shares sum to it exactly.
+    """`whole` shared out as `parts` are to their sum, to `places`; the shares sum to it exactly.
 
-    It is the shares counted from the first that are rounded, half-up; so no part without anything gets a share, and
-    none gets less than nothing. Where all parts are 0, the last takes it. `parts` must not be below 0.
+    It is the shares counted from the first that are rounded, half-up, and the last part with anything takes what is
+    left of `whole`, with as many places as that has; so no part without anything gets a share, and none gets less than
+    nothing. Where all parts are 0, the last takes it. `whole` and `parts` must not be below 0.
     """
-    places = max(places, whole.places)
     running = [parts[0]]
     for part in parts[1:]:
         running.append(add(running[-1], part))
     total = running[-1]
-    total = Column(np.where(total.values == 0, 1, total.values), total.places, total.there)
-    reached = [divide(times(whole, part), total, places) for part in running[:-1]] + [rounded(whole, places)]
+    divisor = Column(np.where(total.values == 0, 1, total.values), total.places, total.there)
+    reached = []
+    for mark in running[:-1]:
+        share = smaller(divide(times(whole, mark), divisor, places), whole)
+        complete = (subtract(total, mark).values == 0) & (total.values != 0)
+        reached.append(
+            Column(np.where(complete, _scaled(whole, share.places), share.values), share.places, share.there)
+        )
+    reached.append(whole)
     return [reached[0], *(subtract(later, earlier) for earlier, later in pairwise(reached))]
 
 

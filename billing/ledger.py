@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, text
+from sqlalchemy import ColumnElement, Connection, func, or_, select, text
 
 from billing import schema
 from billing.model import MINOR_DIGITS
 from billing.names import CAPACITY, CONTRACT, MARKET, MAXIMUM, MONTH, PERCENT, RATCHET, TOTAL
+from billing.reasons import checked, reason_of
 from headend.civil import from_epoch_s, to_epoch_s
 from headend.errors import UsageError
 from headend.store import Store, registry
-from headend.store.portable import chunks
+from headend.store.portable import chunks, put_rows
 
 __all__ = [
     "Entry",
@@ -34,6 +36,7 @@ __all__ = [
     "Total",
     "charge_kind",
     "check_account",
+    "lock",
     "pay",
     "post_bills",
     "post_missing",
@@ -112,6 +115,7 @@ class _Document:
     reverses: str | None = None
 
 
+@lru_cache(maxsize=1024)
 def charge_kind(code: str, unit: str, determinant: str) -> str:
     """Which kind of charge a bill line is, from its code, unit and determinant (see `billing.rating.rate`).
 
@@ -153,7 +157,7 @@ def post_bills(conn: Connection, numbers: Sequence[str], now: datetime) -> int:
     """Post these issued bills, within the transaction of `conn`; how many were not posted before."""
     if not numbers:
         return 0
-    _lock(conn)
+    lock(conn)
     return sum(_post_bills(conn, schema.bill.c.number.in_(chunk), now) for chunk in chunks(numbers))
 
 
@@ -165,7 +169,7 @@ def post_missing(store: Store, now: datetime) -> int:
     posted = 0
     for batch in chunks(keys, _BATCH):
         with store.write() as conn:
-            _lock(conn)
+            lock(conn)
             posted += _post_bills(conn, bill.c.key.in_(batch), now)
     return posted
 
@@ -180,7 +184,8 @@ def pay(conn: Connection, account: str, amount: Decimal, currency: str, referenc
     minor = _minor(amount, currency)
     if not (reference := reference.strip()):
         raise UsageError("a payment needs a reference", remedy="give the number of the receipt or transfer")
-    _lock(conn)
+    checked(reference, "the reference of a payment")
+    lock(conn)
     if (found := _entry(conn, "payment", account, reference)) is not None:
         if _owed(conn, found.number) != -minor or found.currency != currency:
             what = f"payment {reference!r} of account {account} is recorded already, as {found.number}, of another sum"
@@ -197,9 +202,8 @@ def reverse(conn: Connection, number: str, reason: str, now: datetime) -> Record
     The bill itself stays as it was issued; its period may be billed anew. Reversing again changes nothing. Raises
     `UsageError` for what is not in the ledger, a reversal, and an empty reason.
     """
-    if not (reason := reason.strip()):
-        raise UsageError("a reversal needs a reason", remedy="say it with --reason")
-    _lock(conn)
+    reason = reason_of(reason, "a reversal")
+    lock(conn)
     table, postings = schema.ledger_entry, schema.ledger_posting
     by_bill = (table.c.kind == "bill") & (table.c.reference == number)
     found = conn.execute(select(table).where(or_(table.c.number == number, by_bill))).one_or_none()
@@ -251,16 +255,25 @@ def _minor(amount: Decimal, currency: str) -> int:
         raise UsageError(f"unknown currency {currency!r}", remedy=f"use one of {', '.join(MINOR_DIGITS)}")
     digits = MINOR_DIGITS[currency]
     if not amount.is_finite() or not 0 < (scaled := amount.scaleb(digits)) <= _MOST_MINOR:
-        raise UsageError(f"{amount} {currency} can't be paid", remedy="give an amount above zero, as in 120.50")
+        most = Decimal(_MOST_MINOR).scaleb(-digits)
+        remedy = (
+            f"at most {most} at once"
+            if amount.is_finite() and amount > most
+            else "give an amount above zero, as in 120.50"
+        )
+        raise UsageError(f"{amount} {currency} can't be paid", remedy=remedy)
     if scaled != int(scaled):
         raise UsageError(f"{amount} {currency} is finer than the currency", remedy=f"give at most {digits} decimals")
     return int(scaled)
 
 
-def _lock(conn: Connection) -> None:
+def lock(conn: Connection) -> None:
     """Writers of the ledger take turns, so that numbers have no gaps. On SQLite every writer does."""
     if conn.dialect.name != "sqlite":
         conn.execute(text("LOCK TABLE ledger_entry IN SHARE ROW EXCLUSIVE MODE"))
+        # A connection keeps the plans of its triggers. Made while the ledger was small, they read all of it for every
+        # entry; and statistics come late, as who gathers them can't while it is locked.
+        conn.execute(text("DISCARD PLANS"))
 
 
 def _unposted() -> ColumnElement[bool]:
@@ -272,11 +285,15 @@ def _unposted() -> ColumnElement[bool]:
 def _post_bills(conn: Connection, where: ColumnElement[bool], now: datetime) -> int:
     """Post the bills among `where` that are issued and not posted, in the order they were issued; how many."""
     bill, line = schema.bill, schema.bill_line
-    found = conn.execute(select(bill).where(where, _unposted()).order_by(bill.c.issued_at, bill.c.key)).all()
-    lines: dict[int, list[Any]] = defaultdict(list)
+    told = (bill.c.key, bill.c.number, bill.c.account, bill.c.currency, bill.c.tariff, bill.c.total_minor)
+    query = select(*told, bill.c.issued_at).where(where, _unposted()).order_by(bill.c.issued_at, bill.c.key)
+    found = conn.execute(query).all()
+    lines: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for keys in chunks(row.key for row in found):
-        for part in conn.execute(select(line).where(line.c.bill_key.in_(keys)).order_by(line.c.bill_key, line.c.line)):
-            lines[part.bill_key].append(part)
+        parts = (line.c.bill_key, line.c.code, line.c.unit, line.c.determinant, line.c.amount_minor)
+        of_them = select(*parts).where(line.c.bill_key.in_(keys)).order_by(line.c.bill_key, line.c.line)
+        for key, code, unit, determinant, minor in conn.execute(of_them):
+            lines[key][charge_kind(code, unit, determinant)] += minor
     documents = [
         _Document(
             kind="bill",
@@ -293,39 +310,50 @@ def _post_bills(conn: Connection, where: ColumnElement[bool], now: datetime) -> 
     return len(_append(conn, documents, now))
 
 
-def _bill_postings(account: str, total_minor: int, lines: Iterable[Any]) -> tuple[_Posting, ...]:
-    """The account owes the total; revenue and tax of its lines stand against it, one posting a kind of charge."""
-    sums: dict[str, int] = defaultdict(int)
-    for line in lines:
-        sums[charge_kind(line.code, line.unit, line.determinant)] += line.amount_minor
+def _bill_postings(account: str, total_minor: int, sums: Mapping[str, int]) -> tuple[_Posting, ...]:
+    """The account owes the total; revenue and tax of its lines stand against it, one posting a kind of charge.
+
+    sums: of the lines by kind of charge.
+    """
     against = [_Posting(*(("tax", "") if kind == "tax" else ("revenue", kind)), -minor) for kind, minor in sums.items()]
     return (_Posting("receivable", account, total_minor), *against)
 
 
 def _append(conn: Connection, documents: Sequence[_Document], now: datetime) -> list[str]:
     """Write entries with the next numbers of their kinds; the numbers. The ledger is locked."""
-    table = schema.ledger_entry
-    entries: list[dict[str, Any]] = []
-    postings: list[dict[str, Any]] = []
+    table, posted_at = schema.ledger_entry, to_epoch_s(now)
+    entries: list[tuple[Any, ...]] = []
+    postings: list[tuple[Any, ...]] = []
     last: Counter[str] = Counter()
     for kind in {document.kind for document in documents}:
         last[kind] = conn.scalar(select(func.max(table.c.sequence)).where(table.c.kind == kind)) or 0
     for document in documents:
-        if sum(posting.amount_minor for posting in document.postings) != 0:
+        if sum([posting.amount_minor for posting in document.postings]) != 0:
             raise ValueError(f"the postings of {document.kind} {document.reference} do not sum to zero")
         last[document.kind] += 1
         number = f"{_LETTERS[document.kind]}{last[document.kind]:06d}"
-        names = ("kind", "account", "currency", "reference", "text", "bill_key", "reverses")
-        entry = {name: getattr(document, name) for name in names}
-        entry |= {"at": document.at_s, "posted_at": to_epoch_s(now)}
-        entries.append({"number": number, "sequence": last[document.kind]} | entry)
-        postings += [
-            {"entry": number, "line": line} | posting._asdict() for line, posting in enumerate(document.postings, 1)
-        ]
-    if entries:
-        conn.execute(insert(schema.ledger_posting), postings)
-        conn.execute(insert(table), entries)
-    return [entry["number"] for entry in entries]
+        what = (document.account, document.currency, document.reference, document.text, document.bill_key)
+        at = (document.reverses, document.at_s, posted_at)
+        entries.append((number, document.kind, last[document.kind], *what, *at))
+        postings += [(number, line, *posting) for line, posting in enumerate(document.postings, 1)]
+    put_rows(conn, schema.ledger_posting, ("entry", "line", *_Posting._fields), postings)
+    put_rows(conn, table, _ENTRY, entries)
+    return [entry[0] for entry in entries]
+
+
+_ENTRY = (
+    "number",
+    "kind",
+    "sequence",
+    "account",
+    "currency",
+    "reference",
+    "text",
+    "bill_key",
+    "reverses",
+    "at",
+    "posted_at",
+)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

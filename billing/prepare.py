@@ -19,6 +19,7 @@ from billing.charges import Schedule, StepTouCharge, Tariff, TouCharge
 from billing.gathering.determinants import gather
 from billing.model import Bill, BillLine, Determinant, Hold, Period
 from billing.rating import rate
+from billing.release import covers
 from billing.review import Reviewed, Rules
 from billing.segments import Case, cases_of, month_of
 from headend.model import Window
@@ -141,7 +142,6 @@ def prepare_cases(
     if not cases:
         return []
     gathered = gather(conn, cases, as_of=as_of, past=past)
-    bills = [_bill(case, number, as_of) for case, number in zip(cases, numbers, strict=True)]
     hard = [tuple(hold for hold in one.holds if not hold.review) for one in gathered]
     soft = [tuple(hold for hold in one.holds if hold.review) for one in gathered]
     clear = [index for index, one in enumerate(gathered) if not hard[index] and (one.determinants or not one.holds)]
@@ -150,23 +150,22 @@ def prepare_cases(
         reviewed = [Reviewed(cases[i], {d.name: d for d in gathered[i].determinants}, lines[i]) for i in clear]
         for index, found in zip(clear, review.findings(conn, rules, reviewed), strict=True):
             soft[index] += found
-    released = store.released_codes(conn, [bills[i].number for i in clear if any(hold.review for hold in soft[i])])
+    released = store.released_codes(conn, [numbers[i].number for i in clear if any(hold.review for hold in soft[i])])
     waiting = adjustments.pending(conn, [case.account.id for case in cases]) if adjust else {}
     made = []
-    for index, (case, one, bill) in enumerate(zip(cases, gathered, bills, strict=True)):
-        passed = released.get(bill.number, set())
-        stops = [hold for hold in soft[index] if hold_odd and hold.review and hold.code not in passed]
+    for index, (case, one, number) in enumerate(zip(cases, gathered, numbers, strict=True)):
+        passed = released.get(number.number, set())
+        stops = [hold for hold in soft[index] if hold_odd and hold.review and not covers(passed, hold)]
         tariffs = tuple({segment.tariff.sha: segment.tariff for segment in case.period.segments}.values())
         if index not in lines or stops:
-            held = replace(bill, state="held", holds=(*hard[index], *soft[index]))
+            held = _bill(case, number, as_of, "held", holds=(*hard[index], *soft[index]))
             made.append(Prepared(held, case, tariffs))
             continue
-        taken = [item for item in waiting.get(case.account.id, ()) if item.currency == bill.currency]
-        more = tuple(adjustments.line_of(item) for item in taken)
-        whole = replace(
-            bill, lines=(*lines[index], *more), determinants=one.determinants, holds=_told(soft[index], passed)
-        )
-        made.append(Prepared(whole, case, tariffs, tuple(item.number for item in taken)))
+        currency = case.period.tariff.currency
+        taken = [item for item in waiting.get(case.account.id, ()) if item.currency == currency]
+        whole = (*lines[index], *(adjustments.line_of(item) for item in taken))
+        bill = _bill(case, number, as_of, "issued", whole, one.determinants, _told(soft[index], passed))
+        made.append(Prepared(bill, case, tariffs, tuple(item.number for item in taken)))
     return made
 
 
@@ -189,7 +188,7 @@ def _schedule(tariff: Tariff) -> Schedule | None:
 def _told(findings: Sequence[Hold], passed: set[str]) -> tuple[Hold, ...]:
     """Findings as they are kept with an issued bill."""
     return tuple(
-        replace(hold, review=False, remedy="released by a person") if hold.review and hold.code in passed else hold
+        replace(hold, review=False, remedy="released by a person") if hold.review and covers(passed, hold) else hold
         for hold in findings
     )
 
@@ -209,7 +208,15 @@ def _rated(periods: Mapping[int, tuple[Period, tuple[Determinant, ...]]]) -> dic
     return found
 
 
-def _bill(case: Case, number: Number, as_of: int) -> Bill:
+def _bill(
+    case: Case,
+    number: Number,
+    as_of: int,
+    state: str,
+    lines: tuple[BillLine, ...] = (),
+    determinants: tuple[Determinant, ...] = (),
+    holds: tuple[Hold, ...] = (),
+) -> Bill:
     period, tariff = case.period, case.period.tariff
     parts = tuple((segment.window.start, segment.tariff.sha) for segment in period.segments)
     return Bill(
@@ -217,13 +224,16 @@ def _bill(case: Case, number: Number, as_of: int) -> Bill:
         account=case.account.id,
         usage_point=case.account.usage_point,
         window=period.window,
-        state="issued",
+        state=state,
         tariff=tariff.id,
         tariff_version=tariff.version,
         tariff_sha=tariff.sha,
         zone=tariff.zone,
         currency=tariff.currency,
         as_of=as_of,
+        lines=lines,
+        determinants=determinants,
+        holds=holds,
         sequence=number.sequence,
         replaces=number.replaces,
         segments=parts if len(parts) > 1 else (),

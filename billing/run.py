@@ -250,8 +250,11 @@ def _check_ended(account: AccountRow, window: Window, work: Work) -> None:
 # -- one batch ---------------------------------------------------------------------------------------------------------
 
 
-class _Taken(Exception):
-    """Another bill took an adjustment on that one of this batch would have."""
+class _Taken(StoreError):
+    """What this batch was made from changed meanwhile: an adjustment was taken on, a bill before was taken back."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} while bills were made from it", remedy="give the command again")
 
 
 def _close_batch(store: Store, book: Book, work: Work, ids: Sequence[str]) -> CloseReport:
@@ -260,7 +263,10 @@ def _close_batch(store: Store, book: Book, work: Work, ids: Sequence[str]) -> Cl
             return _tried(store, book, work, ids)
         except _Taken:
             continue
-    return _tried(store, book, work, ids)
+    if len(ids) == 1:
+        return _tried(store, book, work, ids)
+    # Where others are at many of these accounts, a batch may always be late for one of them.
+    return _joined([_close_batch(store, book, work, [id_]) for id_ in ids])
 
 
 def _tried(store: Store, book: Book, work: Work, ids: Sequence[str]) -> CloseReport:
@@ -312,7 +318,9 @@ def write(conn: Connection, batch: Sequence[Prepared], now: datetime) -> dict[st
     adjusted = {one.bill.number: one.adjustments for one in batch if one.adjustments}
     _check_free(conn, [number for numbers in adjusted.values() for number in numbers])
     results = bill_store.put_many(conn, [prepared.bill for prepared in batch], now, adjusted)
-    ledger.post_bills(conn, [number for number, result in results.items() if result == "issued"], now)
+    issued = [number for number, result in results.items() if result == "issued"]
+    ledger.post_bills(conn, issued, now)
+    _check_stands(conn, issued)
     return results
 
 
@@ -326,5 +334,20 @@ def _check_free(conn: Connection, numbers: Sequence[str]) -> None:
             .join(schema.bill, schema.bill.c.key == taken.c.bill_key)
             .where(taken.c.adjustment.in_(chunk), bill_store.standing())
         )
-        if conn.scalars(query).first() is not None:
-            raise _Taken
+        if (taken_on := conn.scalars(query).first()) is not None:
+            raise _Taken(f"adjustment {taken_on} was taken on by another bill")
+
+
+def _check_stands(conn: Connection, numbers: Sequence[str]) -> None:
+    """Refuse bills that rest on one that was taken back since they were made. The ledger is locked by now: whoever
+    takes back a bill after this sees what rests on it."""
+    bill, used, entry = schema.bill, schema.bill_used, schema.ledger_entry
+    for chunk in chunks(numbers):
+        query = (
+            select(used.c.number)
+            .join(bill, bill.c.key == used.c.bill_key)
+            .join(entry, (entry.c.account == bill.c.account) & (entry.c.reference == used.c.number))
+            .where(bill.c.number.in_(chunk), entry.c.kind == "reversal")
+        )
+        if (gone := conn.scalars(query).first()) is not None:
+            raise _Taken(f"bill {gone} was taken back")

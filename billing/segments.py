@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from itertools import pairwise
 
 from billing.calendar import billing_month, step_year_start
@@ -214,7 +215,13 @@ def _mixed(pieces: Sequence[_Piece]) -> list[Hold]:
     holds = []
     zones = {tariff.zone for _, tariff, _ in pieces}
     currencies = {tariff.currency for _, tariff, _ in pieces}
-    for code, kind, found in (("mixed_zones", "zone", zones), ("mixed_currencies", "currency", currencies)):
+    years = {start for _, tariff, _ in pieces if (start := _year_start(tariff))} if len(pieces) > 1 else set()
+    mixed = (
+        ("mixed_zones", "zone", zones),
+        ("mixed_currencies", "currency", currencies),
+        ("mixed_step_years", "start of the step year", years),
+    )
+    for code, kind, found in mixed:
         if len(found) > 1:
             what = f"the tariffs of the period have more than one {kind}: {', '.join(sorted(found))}"
             remedy = "change such tariffs with the end of a month, or end the account and begin another"
@@ -227,6 +234,12 @@ def _mixed(pieces: Sequence[_Piece]) -> list[Hold]:
             remedy = "import them again with midnight as since"
             holds.append(Hold("terms_within_day", what, remedy, start=piece.start, end=piece.end))
     return holds
+
+
+def _year_start(tariff: Tariff) -> str:
+    """Month and day on which the tariff's step year starts; "": it has no yearly steps."""
+    steps = (c for c in tariff.charges if isinstance(c, (StepCharge, StepAdder, StepTouCharge)) and c.period == "year")
+    return next((f"{charge.year_start[0]:02d}-{charge.year_start[1]:02d}" for charge in steps), "")
 
 
 def _labelled(pieces: Sequence[_Piece]) -> tuple[Segment, ...]:
@@ -266,12 +279,20 @@ def _year_months(account: AccountRow, tariff: Tariff, window: Window) -> int:
     )
     if yearly is None:
         return 12
-    tz = zone(tariff.zone)
-    first = step_year_start(window.start, yearly.year_start, tariff.zone).astimezone(tz).date()
-    edges = [day_start(_months_on(first, count), tz) for count in range(13)]
+    edges = _month_edges(window.start, yearly.year_start, tariff.zone)
+    if account.since <= edges[0] and account.until is None:
+        return 12
     return sum(
         account.since < end and (account.until is None or account.until > start) for start, end in pairwise(edges)
     )
+
+
+@lru_cache(maxsize=64)
+def _month_edges(moment: datetime, year_start: tuple[int, int], zone_name: str) -> tuple[datetime, ...]:
+    """Where the twelve months of the step year begin that `moment` lies in, and where the last of them ends."""
+    tz = zone(zone_name)
+    first = step_year_start(moment, year_start, zone_name).astimezone(tz).date()
+    return tuple(day_start(_months_on(first, count), tz) for count in range(13))
 
 
 def _months_on(day: date, months: int) -> date:

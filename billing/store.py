@@ -14,15 +14,14 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, func, 
 from billing import schema
 from billing.bill_rows import (
     COLUMNS,
+    add_content,
     bill_of,
-    bill_values,
-    content_rows,
+    bill_row,
     counts_of,
     determinant_of,
     hold_of,
     hold_values,
     parent_tables,
-    total_minor,
 )
 from billing.calendar import PeriodSpan
 from billing.charges import Tariff
@@ -262,37 +261,39 @@ def put_many(
     chosen = [bill for bill in bills if bill.number not in results]
     new = [bill for bill in chosen if bill.number not in present]
     keys = {number: key for number, (key, _) in present.items()}
-    if new:
-        rows = [bill_values(bill) | {"state": "held" if bill.state == "held" else "draft"} for bill in new]
-        made = conn.execute(insert(table).returning(table.c.number, table.c.key), rows)
+    at = to_epoch_s(now)
+    put_rows(conn, table, COLUMNS[table], [_row(bill, at) for bill in new])
+    for chunk in chunks(bill.number for bill in new):
+        made = conn.execute(select(table.c.number, table.c.key).where(table.c.number.in_(chunk)))
         keys.update((number, key) for number, key in made)
+    _update(conn, [(keys[bill.number], _row(bill, at)) for bill in chosen if bill.number in present])
     held = [bill for bill in chosen if bill.state == "held"]
     issued = [bill for bill in chosen if bill.state != "held"]
     _put_holds(conn, {keys[bill.number]: bill.holds for bill in held}, now)
-    _update(conn, [bill_values(bill) | {"of": keys[bill.number]} for bill in held if bill.number in present])
     content: dict[Table, list[tuple[Any, ...]]] = defaultdict(list)
     for bill in issued:
-        for of_table, values in content_rows(keys[bill.number], bill):
-            content[of_table].append(values)
+        add_content(content, keys[bill.number], bill)
         taken = (adjusted or {}).get(bill.number, ())
         content[schema.bill_adjusted] += [(keys[bill.number], number) for number in taken]
     for of_table, values_of in content.items():
         put_rows(conn, of_table, COLUMNS[of_table], values_of)
-    done = {"state": "issued", "issued_at": to_epoch_s(now)}
-    _update(
-        conn,
-        [bill_values(one) | done | {"total_minor": total_minor(one), "of": keys[one.number]} for one in issued],
-    )
+    for of_them in chunks(keys[bill.number] for bill in issued):
+        conn.execute(update(table).where(table.c.key.in_(of_them)).values(state="issued"))
     results |= {bill.number: "held" if bill.state == "held" else "issued" for bill in chosen}
     return results
 
 
-def _update(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Update rows of `bill`; `of` is the key of each."""
+def _row(bill: Bill, at: int) -> tuple[Any, ...]:
+    """The row of a bill until its content is there: from `issued` on it takes none."""
+    return bill_row(bill, "held") if bill.state == "held" else bill_row(bill, "draft", at)
+
+
+def _update(conn: Connection, rows: Sequence[tuple[int, tuple[Any, ...]]]) -> None:
+    """Update rows of `bill`, given with the key of each."""
     if rows:
-        names = [name for name in rows[0] if name != "of"]
-        statement = update(schema.bill).where(schema.bill.c.key == bindparam("of"))
-        conn.execute(statement.values({name: bindparam(name) for name in names}), list(rows))
+        table, names = schema.bill, COLUMNS[schema.bill]
+        statement = update(table).where(table.c.key == bindparam("of")).values({n: bindparam(n) for n in names})
+        conn.execute(statement, [{"of": key} | dict(zip(names, row, strict=True)) for key, row in rows])
 
 
 def _put_holds(conn: Connection, holds: Mapping[int, Sequence[Hold]], now: datetime) -> None:

@@ -19,6 +19,7 @@ from headend import civil
 from headend.endpoints import LineSettings, parse_serial
 from headend.errors import HeadendError, Problem, UsageError
 from headend.model import MeterModel
+from headend.store.loss_tables import LossRow
 from headend.store.registry import AccountRow, InstallationRow, MeterRow, UsagePointRow
 from headend.store.terms import AccountTerm, SubmeterRow, SupplyRow
 
@@ -69,6 +70,7 @@ class Held:
     terms: tuple[AccountTerm, ...] = ()
     supplies: tuple[SupplyRow, ...] = ()
     submeters: tuple[SubmeterRow, ...] = ()
+    losses: tuple[LossRow, ...] = ()
 
 
 def named(rows: Iterable[CsvRow], column: str) -> set[str]:

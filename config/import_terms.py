@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from config.csvfile import CsvRow, moment, number
 from config.import_rows import Held, known_name, span_of
@@ -16,6 +16,7 @@ from config.site import Site
 from config.spans import Span, overlaps
 from headend import civil
 from headend.errors import Problem
+from headend.store.loss_tables import table_faults
 from headend.store.registry import AccountRow
 from headend.store.terms import METHODS, AccountTerm, SubmeterRow, SupplyRow, circles, submeter_faults, supply_faults
 
@@ -42,7 +43,7 @@ SUPPLY_COLUMNS: Final = (
     "no_load_percent",
     "impedance_percent",
 )
-SUPPLY_OPTIONS: Final = ("until", "load_factor", "share", "line_percent")
+SUPPLY_OPTIONS: Final = ("until", "load_factor", "share", "line_percent", "table")
 SUBMETER_COLUMNS: Final = ("usage_point", "parent", "since", "method", "amount")
 SUBMETER_OPTIONS: Final = ("until",)
 
@@ -159,27 +160,40 @@ def _when(row: CsvRow, term: AccountTerm, owner: AccountRow | None, zone_name: s
 
 # Supplies
 
+_DEFAULTS: Final = {"load_factor": Decimal(1), "share": Decimal(1), "line_percent": Decimal(0)}
+_BY_TABLE: Final = dict.fromkeys(("no_load_kw", "load_kw", "no_load_percent", "impedance_percent"), Decimal(0))
+"""What may be left empty; the second where a table tells the loss."""
+
 
 def supply_rows(
-    rows: list[CsvRow], site: Site, known_points: Collection[str] | None, held: Held, problems: list[Problem]
+    rows: list[CsvRow],
+    site: Site,
+    known_points: Collection[str] | None,
+    held: Held,
+    problems: list[Problem],
+    largest_kva: Mapping[str, Decimal] | None = None,
 ) -> list[SupplyRow]:
-    """The transformers and lines of supplies.csv."""
+    """The transformers and lines of supplies.csv. largest_kva: what each loss table reaches to; None: can't be told."""
     lines: _Lines = {}
     found: list[tuple[CsvRow, SupplyRow]] = []
-    defaults = {"load_factor": Decimal(1), "share": Decimal(1), "line_percent": Decimal(0)}
     for row in rows:
+        table = row.cells.get("table", "")
+        defaults = _DEFAULTS | (_BY_TABLE if table else {})
         before = len(problems)
         point = known_name(row, "usage_point", "usage point", known_points, problems, "import the usage points first")
         since, until, whole = span_of(row, "since", "until", site, problems)
         numbers = {
             name: defaults[name] if name in defaults and not row.cells.get(name) else number(row, name, problems)
-            for name in (*SUPPLY_COLUMNS[2:], *SUPPLY_OPTIONS[1:])
+            for name in (*SUPPLY_COLUMNS[2:], *_DEFAULTS)
         }
-        values = {name: value for name, value in numbers.items() if value is not None}
+        values: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
         if point is None or since is None or not whole or len(values) < len(numbers):
             continue
-        supply = SupplyRow(point, since, until, **values)
-        problems += [Problem(row.where(field), what, remedy) for field, what, remedy in supply_faults(supply)]
+        supply = SupplyRow(point, since, until, **values, table=table)
+        faults = supply_faults(supply)
+        if table and largest_kva is not None and (fault := table_faults(table, supply.rated_kva, largest_kva)):
+            faults.append(fault)
+        problems += [Problem(row.where(field), what, remedy) for field, what, remedy in faults]
         if _once(lines, row, point, since, problems) and len(problems) == before:
             found.append((row, supply))
     spans = [Span(new.usage_point, new.since, new.until, "", row) for row, new in found]

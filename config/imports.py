@@ -1,5 +1,5 @@
-"""Master data from CSV: meters, usage points with their meters, accounts and their terms, transformers and lines,
-sub-meters. Columns: docs/import.md.
+"""Master data from CSV: meters, usage points with their meters, accounts and their terms, transformers and lines, loss
+tables, sub-meters. Columns: docs/import.md.
 
 Every file is checked whole, against the site, the other files and what the store holds; all problems are told at once
 and nothing is written unless there are none.
@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from config.csvfile import CsvRow, read_csv
+from config.import_losses import LOSS_COLUMNS, loss_table_rows
 from config.import_rows import (
     ACCOUNT_COLUMNS,
     ACCOUNT_OPTIONS,
@@ -42,7 +43,9 @@ from config.import_terms import (
 from config.site import Site
 from headend.errors import ConfigError, Problem
 from headend.store import Store, registry
+from headend.store import loss_tables as loss_store
 from headend.store import terms as term_store
+from headend.store.loss_tables import LossRow
 from headend.store.registry import AccountRow, Counts, InstallationRow, MeterRow, UsagePointRow
 from headend.store.terms import AccountTerm, SubmeterRow, SupplyRow
 
@@ -61,6 +64,7 @@ class _Files:
     terms: Path | None
     supplies: Path | None
     submeters: Path | None
+    loss_tables: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class _Rows:
     terms: list[AccountTerm]
     supplies: list[SupplyRow]
     submeters: list[SubmeterRow]
+    losses: list[LossRow]
 
 
 def import_files(
@@ -86,6 +91,7 @@ def import_files(
     terms: Path | None = None,
     supplies: Path | None = None,
     submeters: Path | None = None,
+    loss_tables: Path | None = None,
     tariffs: Collection[str] = (),
     zones: Mapping[str, str] | None = None,
     check_address: CheckAddress,
@@ -97,7 +103,7 @@ def import_files(
     """
     with store.read() as conn:
         held = _held(conn)
-    files = _Files(meters, usage_points, accounts, terms, supplies, submeters)
+    files = _Files(meters, usage_points, accounts, terms, supplies, submeters, loss_tables)
     rows = _checked(files, site, held, _zoned(tariffs, zones, site), check_address)
     with store.write() as conn:
         return {
@@ -106,6 +112,7 @@ def import_files(
             "installations": registry.put_installations(conn, rows.installations),
             "accounts": registry.put_accounts(conn, rows.accounts),
             "terms": term_store.put_terms(conn, rows.terms),
+            "loss_tables": loss_store.put_loss_rows(conn, rows.losses),
             "supplies": term_store.put_supplies(conn, rows.supplies),
             "submeters": term_store.put_submeters(conn, rows.submeters),
         }
@@ -120,6 +127,7 @@ def check_files(
     terms: Path | None = None,
     supplies: Path | None = None,
     submeters: Path | None = None,
+    loss_tables: Path | None = None,
     tariffs: Collection[str] = (),
     zones: Mapping[str, str] | None = None,
     check_address: CheckAddress,
@@ -128,7 +136,7 @@ def check_files(
 
     What refers to a kind of file that isn't given is not checked: the store may hold it.
     """
-    files = _Files(meters, usage_points, accounts, terms, supplies, submeters)
+    files = _Files(meters, usage_points, accounts, terms, supplies, submeters, loss_tables)
     _checked(files, site, None, _zoned(tariffs, zones, site), check_address)
 
 
@@ -179,6 +187,7 @@ def _held(conn: Connection) -> Held:
         tuple(term_store.terms(conn)),
         tuple(term_store.supplies(conn)),
         tuple(term_store.submeters(conn)),
+        tuple(loss_store.loss_rows(conn)),
     )
 
 
@@ -194,7 +203,7 @@ def _checked(
     known_meters = {row.id for row in held.meters}
     known_points = {row.id for row in held.usage_points}
     known_accounts: dict[str, AccountRow | None] = {row.id: row for row in held.accounts}
-    result = _Rows([], [], [], [], [], [], [])
+    result = _Rows([], [], [], [], [], [], [], [])
     if files.meters is not None:
         rows = _read(files.meters, METER_COLUMNS, METER_OPTIONS, problems)
         known_meters |= named(rows, "meter_id")
@@ -215,9 +224,14 @@ def _checked(
         rows = _read(files.terms, TERM_COLUMNS, TERM_OPTIONS, problems)
         accounts_told = None if store_holds is None and files.accounts is None else known_accounts
         result.terms.extend(term_rows(rows, site, tariffs, accounts_told, held, problems))
+    if files.loss_tables is not None:
+        rows = _read(files.loss_tables, LOSS_COLUMNS, (), problems)
+        result.losses.extend(loss_table_rows(rows, held.losses, problems))
     if files.supplies is not None:
         rows = _read(files.supplies, SUPPLY_COLUMNS, SUPPLY_OPTIONS, problems)
-        result.supplies.extend(supply_rows(rows, site, points_told, held, problems))
+        largest = loss_store.largest_kva([*held.losses, *result.losses])
+        known_tables = None if store_holds is None and files.loss_tables is None else largest
+        result.supplies.extend(supply_rows(rows, site, points_told, held, problems, known_tables))
     if files.submeters is not None:
         rows = _read(files.submeters, SUBMETER_COLUMNS, SUBMETER_OPTIONS, problems)
         result.submeters.extend(submeter_rows(rows, site, points_told, held, problems))

@@ -14,7 +14,7 @@ from simulators.household import Register
 if TYPE_CHECKING:
     from simulators.dlt645_meter import Dlt645Meter
 
-__all__ = ["ITEMS", "PARAMETERS", "clock_bytes", "size_of"]
+__all__ = ["ITEMS", "PARAMETERS", "clock_bytes", "demand_bytes", "size_of"]
 
 _Item = Callable[["Dlt645Meter", int], bytes]
 _Measure = Callable[[Register, int], int]
@@ -96,7 +96,11 @@ def clock_bytes(meter: Dlt645Meter, at_s: int) -> bytes:
 
 def _demand(meter: Dlt645Meter, at_s: int) -> bytes:
     """XX.XXXX kW and when (mm hh DD MM YY); zeros if there was none yet."""
-    units, local_s = meter.memory.demand(at_s)
+    return demand_bytes(*meter.memory.demand(at_s))
+
+
+def demand_bytes(units: int, local_s: int) -> bytes:
+    """A demand (0.0001 kW) and when its block ended."""
     return bcd(units, 3) + (minute_bytes(local_s) if local_s else bytes(5))
 
 

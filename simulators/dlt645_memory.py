@@ -226,6 +226,16 @@ class MeterMemory:
             best = max(best, found, key=lambda item: item[0])
         return best
 
+    def settled_demand(self, n: int, now_s: int) -> tuple[int, int]:
+        """As `demand`, of the time up to the n-th last settlement and since the one before; both 0 if there is none."""
+        end = self.settlement_local_s(n, now_s)
+        if end is None:
+            return (0, 0)
+        start = max(self.settlement_local_s(n + 1, now_s) or 0, self.installed_local_s)
+        if self._demand_cleared_s is not None:
+            start = max(start, self.clock.local(self._demand_cleared_s))
+        return self._highest(-(-start // _DEMAND_S) * _DEMAND_S, end)
+
     def _highest(self, start_s: int, end_s: int) -> tuple[int, int]:
         used = self.register.household.used_units
         best = (0, 0)

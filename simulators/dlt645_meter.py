@@ -13,7 +13,7 @@ from simulators.clock import Now
 from simulators.dlt645_access import Access
 from simulators.dlt645_events import HAPPENINGS, Event, EventLog
 from simulators.dlt645_frame import bcd, build, encoded, wire_address
-from simulators.dlt645_items import ITEMS, PARAMETERS, size_of
+from simulators.dlt645_items import ITEMS, PARAMETERS, demand_bytes, size_of
 from simulators.dlt645_memory import MeterClock, MeterMemory, minute_bytes, read_face
 from simulators.dlt645_orders import ORDERS, broadcast, new_address
 from simulators.dlt645_relay import Relay
@@ -170,6 +170,8 @@ class Dlt645Meter:
             return encoded(self._fixed[number], size_of(number))
         if group == 0x00:
             return self._energy(number >> 16 & 0xFF, number >> 8 & 0xFF, number & 0xFF, at_s)
+        if number >> 8 == 0x010100 and 1 <= number & 0xFF <= 12:
+            return demand_bytes(*self.memory.settled_demand(number & 0xFF, at_s))
         if group == 0x03:
             return self.events.read(number, at_s)
         if group == 0x05:

@@ -76,7 +76,7 @@ def _two_part(table: Table, seasons: tuple[Season, ...], prices: Mapping[str, in
         added.append((code, _price(each, "price", each.raw("price")), each.flag("adjusted", False)))
         each.done()
     standard = table.choice("standard", ("0.90", "0.85", "0.80"))
-    demand = table.choice("demand", ("contract", "maximum", "capacity"))
+    demand = table.choice("demand", ("contract", "maximum", "register", "capacity"))
     price = _price(table, "demand_price", table.raw("demand_price"))
     return TwoPart(seasons, prices, demand, price, tuple(added), int(standard[2:]))
 

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from simulators.before_meter import Transformer, read_transformer
 from simulators.household import DAY_S
 from simulators.toml_table import Table
 
 if TYPE_CHECKING:
     from simulators.meter_file import MeterPlan
 
-__all__ = ["NO_TENANCY", "Account", "Stand", "Tenancy", "books", "check_exchanges", "read_tenancy"]
+__all__ = ["NO_TENANCY", "Account", "Stand", "Tenancy", "books", "check_behind", "check_exchanges", "read_tenancy"]
 
 _FIRST_DAY, _LAST_DAY = 2, 28  # within every month
 
@@ -24,7 +25,8 @@ _FIRST_DAY, _LAST_DAY = 2, 28  # within every month
 class Tenancy:
     """What befalls the account behind a meter. replaces: the meter that was removed on `replaces_on` when this came.
     next_account: who pays from `moves_on` on. people: of the household. capacity_kva: installed. contract_percent: of
-    the closed month's true maximum demand that was agreed as its contract."""
+    the closed month's true maximum demand that was agreed as its contract. transformer: before the meter, its loss is
+    billed too. behind: the meter that counts this one's energy as well."""
 
     replaces: str = ""
     replaces_on: int = 0
@@ -34,6 +36,8 @@ class Tenancy:
     people: int = 0
     capacity_kva: int = 0
     contract_percent: int = 0
+    transformer: Transformer | None = None
+    behind: str = ""
 
 
 NO_TENANCY = Tenancy()
@@ -84,6 +88,7 @@ def read_tenancy(table: Table, *, single: bool) -> Tenancy:
     if not single:
         return shared
     replaces, following = table.text("replaces", "-"), table.text("next_account", "-")
+    behind = table.text("behind", "-")
     found = replace(
         shared,
         replaces="" if replaces == "-" else replaces,
@@ -91,6 +96,8 @@ def read_tenancy(table: Table, *, single: bool) -> Tenancy:
         next_account="" if following == "-" else following,
         next_customer=table.text("next_customer", f"Customer {following}"),
         moves_on=table.integer("moves_on", 0, 0, _LAST_DAY),
+        transformer=read_transformer(table),
+        behind="" if behind == "-" else behind,
     )
     for key, day, given in (
         ("replaces_on", found.replaces_on, found.replaces),
@@ -119,6 +126,26 @@ def check_exchanges(file: str, meters: Sequence[MeterPlan], problems: list[str])
         elif old.tenancy.next_account or meter.tenancy.next_account:
             problems.append(f"{what}, and its tenant moves -> let one of both happen")
         taken.add(meter.tenancy.replaces)
+
+
+def check_behind(file: str, meters: Sequence[MeterPlan], problems: list[str]) -> None:
+    """A meter behind another stands there all the time, and both are billed by the same hours."""
+    known = {meter.meter_id: meter for meter in meters}
+    moved = {meter.tenancy.replaces for meter in meters}
+    for meter in meters:
+        if not meter.tenancy.behind:
+            continue
+        what = f"{file}: meter {meter.meter_id}: behind {meter.tenancy.behind}"
+        before = known.get(meter.tenancy.behind)
+        if before is None or before is meter or before.tenancy.behind:
+            problems.append(f"{what}, which can't be -> name a meter_id of the file that is behind none itself")
+        elif before.tariff != meter.tariff:
+            problems.append(f"{what}, of another tariff -> let both have the same one")
+        elif any(one.tenancy.replaces or one.tenancy.next_account for one in (before, meter)) or moved & {
+            before.meter_id,
+            meter.meter_id,
+        }:
+            problems.append(f"{what}: meter or tenant change there -> let nothing happen to both")
 
 
 def books(

@@ -19,9 +19,9 @@ from simulators.household import PEAK_VALLEY, SLOT_S
 from simulators.line_file import LinePlan, read_fault, read_line
 from simulators.meter_file import Common, EventPlan, MeterPlan, read_event, read_meters
 from simulators.tariff_file import minutes, read_tariffs
-from simulators.tenancy import check_exchanges
+from simulators.tenancy import check_behind, check_exchanges
 from simulators.toml_table import Table
-from simulators.truth_bills import Tariff, TwoPart
+from simulators.truth_bills import Tariff, Tou, TwoPart
 
 __all__ = ["MeterPlan", "TownPlan", "read_town"]
 
@@ -78,6 +78,7 @@ def read_town(path: Path) -> TownPlan:
     top.done()
     _check_whole(path.name, lines, meters, problems)
     check_exchanges(path.name, meters, problems)
+    check_behind(path.name, meters, problems)
     _check_terms(path.name, meters, tariffs, problems)
     if problems:
         raise SimulatorError(problems)
@@ -184,12 +185,17 @@ def _check_whole(file: str, lines: list[LinePlan], meters: list[MeterPlan], prob
 
 
 def _check_terms(file: str, meters: list[MeterPlan], tariffs: Mapping[str, Tariff], problems: list[str]) -> None:
-    """What a two-part tariff asks of an account."""
+    """What a two-part tariff asks of an account, and what losses and meters behind ask of a tariff."""
+    before = {meter.tenancy.behind for meter in meters}
     for meter in meters:
         tariff, term = tariffs.get(meter.tariff), meter.tenancy
+        what = f"{file}: meter {meter.meter_id}: tariff {meter.tariff}"
+        if term.transformer and not (isinstance(tariff, TwoPart) and "flat" in tariff.prices):
+            problems.append(f"{what} has no flat period for a loss -> leave transformer out, or let it be two-part")
+        if (term.behind or meter.meter_id in before) and not isinstance(tariff, Tou):
+            problems.append(f"{what} is not of kind tou -> leave behind out, or use such a tariff")
         if not isinstance(tariff, TwoPart):
             continue
-        what = f"{file}: meter {meter.meter_id}: tariff {meter.tariff}"
         if tariff.demand == "contract" and not term.contract_percent:
             problems.append(f"{what} bills a contract -> give contract_percent")
         if tariff.demand == "capacity" and not term.capacity_kva:

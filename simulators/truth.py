@@ -23,6 +23,16 @@ TRUTH_DAYS = 62
 _METERS = ("meter_id", "protocol", "address", "line", "model", "clock_zone", "options")
 _USAGE_POINTS = ("usage_point", "district", "meter_id", "installed_at", "multiplier", "removed_at")
 _ACCOUNTS = ("account", "usage_point", "customer", "tariff", "since", "step_used_kwh", "step_used_at", "until")
+_SUPPLIES = (
+    "usage_point",
+    "since",
+    "rated_kva",
+    "no_load_kw",
+    "load_kw",
+    "no_load_percent",
+    "impedance_percent",
+)
+_SUBMETERS = ("usage_point", "parent", "since", "method", "amount")
 _TERMS = ("account", "since", "tariff", "contract_kw", "capacity_kva", "people")
 
 
@@ -46,6 +56,8 @@ def write(town: Town, folder: Path) -> None:
         (_account(town, account) for account in town.accounts.values()),
     )
     _csv(folder / "terms.csv", _TERMS, _terms(town))
+    _csv(folder / "supplies.csv", _SUPPLIES, _supplies(town))
+    _csv(folder / "submeters.csv", _SUBMETERS, _submeters(town))
     if secrets := _secrets(town):
         (folder / "secrets.csv").touch(mode=0o600)
         _csv(folder / "secrets.csv", ("meter_id", "name", "value"), secrets)
@@ -111,6 +123,21 @@ def _terms(town: Town) -> Iterator[tuple[str, ...]]:
         capacity, people = (str(number) if number else "" for number in (term.capacity_kva, term.people))
         if contract or capacity or people:
             yield account.name, _iso(town, account.since_s), "", contract, capacity, people
+
+
+def _supplies(town: Town) -> Iterator[tuple[str, ...]]:
+    """The transformers before meters."""
+    for account in town.accounts.values():
+        meter = account.first_meter
+        if meter.tenancy.transformer is not None:
+            yield meter.usage_point, _iso(town, account.since_s), *meter.tenancy.transformer.as_row()
+
+
+def _submeters(town: Town) -> Iterator[tuple[str, ...]]:
+    """The meters behind others."""
+    for stand in town.stands:
+        if behind := stand.meter.tenancy.behind:
+            yield stand.meter.usage_point, town.plans[behind].usage_point, _iso(town, stand.since_s), "metered", ""
 
 
 def _registers(town: Town, meter: MeterPlan) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from simulators.household import DAY_S, WRAP_CENTS, Register
 from simulators.tenancy import Account, Stand
@@ -56,9 +57,24 @@ class TrueAccounts:
         energy: dict[str, int] = {}
         if isinstance(tariff, Tou | YearStepTou | TwoPart):
             energy = self._by_period(account, season_of(tariff.seasons, month), start_s, end_s)
+        if isinstance(tariff, Tou):
+            for other in self._behind(account):
+                used -= self._used(other, start_s, end_s)
+                for period, own in self._by_period(other, season_of(tariff.seasons, month), start_s, end_s).items():
+                    energy[period] -= own
         before = self.step_used(account, year, start_s) if isinstance(tariff, YearStep | YearStepTou) else 0
         days = ((end_s - start_s) // DAY_S, (month_end_s - month_s) // DAY_S)
-        return bill_lines(tariff, month, used, energy, before, self._facts(account, tariff, start_s, end_s, days))
+        facts = self._facts(account, tariff, start_s, end_s, days)
+        if (transformer := account.first_meter.tenancy.transformer) is not None:
+            lost, drawn = transformer.losses(used, facts.reactive, (end_s - start_s) // 3600)
+            used, energy["flat"] = used + lost * 100, energy["flat"] + lost * 100
+            facts = replace(facts, reactive=facts.reactive + drawn * 100)
+        return bill_lines(tariff, month, used, energy, before, facts)
+
+    def _behind(self, account: Account) -> list[Account]:
+        """Those whose energy the account's meter counts as well."""
+        meter = account.meter.meter_id
+        return [other for other in self.accounts.values() if other.meter.tenancy.behind == meter]
 
     def step_used(self, account: Account, year: int, at_s: int) -> int:
         """0.01 kWh used in calendar `year` before `at_s`, on these meters and on the one that stood there earlier."""
@@ -77,9 +93,10 @@ class TrueAccounts:
             later = self._used(account, max(start_s, changed_s), end_s) if tariff.changes_on else 0
             return Facts(later=later, people=term.people)
         if isinstance(tariff, TwoPart):
+            register = tariff.demand == "register"
             return Facts(
                 reactive=self._reactive(account, start_s, end_s),
-                maximum=self._maximum(account, start_s, end_s),
+                maximum=self._kept(account, start_s, end_s) if register else self._maximum(account, start_s, end_s),
                 contract=self.contract_kw(account) * 100,
                 capacity=term.capacity_kva * 100,
             )
@@ -120,6 +137,17 @@ class TrueAccounts:
             for stand, (first_s, last_s) in _parts(account, start_s, end_s)
             for at_s in range(first_s, last_s, _DEMAND_S)
         )
+
+    def _kept(self, account: Account, start_s: int, end_s: int) -> int:
+        """The highest mean power over a quarter of an hour that a meter keeps itself, finer than it shows its energy;
+        0.0001 kW."""
+        highest = 0
+        for stand, (first_s, last_s) in _parts(account, start_s, end_s):
+            used = self.registers[stand.meter.meter_id].household.used_units
+            marks = [used(at_s) for at_s in range(first_s, last_s + 1, _DEMAND_S)]
+            best = max((after - before for before, after in pairwise(marks)), default=0)
+            highest = max(highest, best * (3600 // _DEMAND_S) * stand.meter.multiplier)
+        return highest
 
     def _by_period(self, account: Account, season: Season, start_s: int, end_s: int) -> dict[str, int]:
         """Energy by tariff period: an interval of the meter's step belongs to the period it starts in."""

@@ -37,20 +37,21 @@ PRICE_SCALE = 100_000_000
 @dataclass(frozen=True, slots=True)
 class TrueLine:
     """One line of a bill: quantity in 0.01 kWh (kW, kVA, pieces, days), price in 10^-8, amount in 0.01. percent: the
-    amount is a hundredth of quantity times price."""
+    amount is a hundredth of quantity times price. places: decimals of the quantity, where it is not in hundredths."""
 
     code: str
     quantity: int
     price: int
     amount: int
     percent: bool = False
+    places: int = 2
 
     def as_text(self) -> dict[str, str]:
         """The line with its numbers as decimal text."""
         return {
             "code": self.code,
             "unit": "%" if self.percent else "",
-            "quantity": hundredths(self.quantity),
+            "quantity": hundredths(self.quantity) if self.places == 2 else _finer(self.quantity, self.places),
             "price": _price_text(self.price),
             "amount": hundredths(self.amount),
         }
@@ -111,9 +112,9 @@ class YearStepTou:
 class TwoPart:
     """A price for the demand or the capacity, prices by period, surcharges, and an adjustment by power factor.
 
-    demand: `contract` (the contract, and what exceeds 105 % of it at twice the price), `maximum` or `capacity`, at
-    `price`. surcharges: code, price per kWh, and whether the adjustment is made on it as well. standard: the power
-    factor that earns nothing and costs nothing, in hundredths.
+    demand: `contract` (the contract, and what exceeds 105 % of it at twice the price), `maximum`, `register` (the
+    maximum that the meter itself kept) or `capacity`, at `price`. surcharges: code, price per kWh, and whether the
+    adjustment is made on it as well. standard: the power factor that earns nothing and costs nothing, in hundredths.
     """
 
     seasons: tuple[Season, ...]
@@ -129,7 +130,8 @@ class Facts:
     """What a month's bill rests on beside its energy; energy in 0.01 kWh or kvarh, power in 0.01 kW or kVA.
 
     later: energy used since the prices changed. people: of the household. days: in which the account was in force, of
-    so many of the month. reactive, maximum: of the month. contract, capacity: what was agreed, what is installed.
+    so many of the month. reactive, maximum: of the month; kept by the meter itself, the maximum is in 0.0001 kW.
+    contract, capacity: what was agreed, what is installed.
     """
 
     later: int = 0
@@ -150,6 +152,10 @@ def hundredths(value: int) -> str:
     return f"{sign}{abs(value) // 100}.{abs(value) % 100:02d}"
 
 
+def _finer(value: int, places: int) -> str:
+    return f"{value // 10**places}.{value % 10**places:0{places}d}"
+
+
 def _price_text(price: int) -> str:
     whole, part = divmod(price, PRICE_SCALE)
     digits = f"{part:08d}".rstrip("0")
@@ -164,9 +170,10 @@ def price_units(text: str) -> int:
     return int(whole) * PRICE_SCALE + int(part.ljust(8, "0"))
 
 
-def amount_cents(quantity: int, price: int) -> int:
-    """Quantity (0.01) times price (10^-8) in 0.01, rounded half-up; a reduction as much as an addition."""
-    size = (abs(quantity * price) + PRICE_SCALE // 2) // PRICE_SCALE
+def amount_cents(quantity: int, price: int, places: int = 2) -> int:
+    """Quantity (0.01, or of so many places) times price (10^-8) in 0.01, half-up; a reduction as an addition."""
+    scale = PRICE_SCALE * int(10 ** (places - 2))
+    size = (abs(quantity * price) + scale // 2) // scale
     return size if quantity * price >= 0 else -size
 
 
@@ -175,8 +182,8 @@ def total_cents(lines: Sequence[TrueLine]) -> int:
     return sum(line.amount for line in lines)
 
 
-def _line(code: str, quantity: int, price: int) -> TrueLine:
-    return TrueLine(code, quantity, price, amount_cents(quantity, price))
+def _line(code: str, quantity: int, price: int, places: int = 2) -> TrueLine:
+    return TrueLine(code, quantity, price, amount_cents(quantity, price, places), places=places)
 
 
 def _steps(limits: Sequence[int], before: int, used: int) -> list[int]:
@@ -251,7 +258,8 @@ def _service(service: int, days: tuple[int, int]) -> list[TrueLine]:
 
 def _two_part(tariff: TwoPart, month: int, used: int, energy: Mapping[str, int], facts: Facts) -> list[TrueLine]:
     parts = demand_parts(tariff.demand, facts.maximum, facts.contract, facts.capacity)
-    basic = [_line(code, quantity, tariff.price * times) for code, quantity, times in parts]
+    places = 4 if tariff.demand == "register" else 2
+    basic = [_line(code, quantity, tariff.price * times, places) for code, quantity, times in parts]
     by_period = _period_lines(tariff.prices, season_of(tariff.seasons, month), energy)
     added = [_line(code, used, price) for code, price, _ in tariff.surcharges]
     inside = [line for line, (_, _, adjusted) in zip(added, tariff.surcharges, strict=True) if adjusted]

@@ -21,10 +21,11 @@ _PENALTIES = ((20, 50), (5, 100), (100, 200))  # so many hundredths below the st
 
 
 def demand_parts(kind: str, maximum: int, contract: int, capacity: int) -> list[tuple[str, int, int]]:
-    """Code, quantity (0.01 kW or kVA) and how many times the price, for `contract`, `maximum` or `capacity`."""
+    """Code, quantity (0.01 kW or kVA; 0.0001 kW of a register) and how many times the price, for `contract`, `maximum`,
+    `register` or `capacity`."""
     if kind == "capacity":
         return [("basic_capacity", capacity, 1)]
-    if kind == "maximum":
+    if kind in ("maximum", "register"):
         return [("basic_demand", maximum, 1)]
     limit = contract * 105 // 100  # whole: a contract is in whole kW
     excess = [("basic_excess", maximum - limit, 2)] if maximum > limit else []

@@ -291,6 +291,7 @@ def test_a_release_and_an_adjustment_tell_who_and_why(sqlite_store: Store, tmp_p
     assert find(june, "found: carried_unknown")
     assert find(june, "released 2027-01-15T11:00+08:00 by Li").detail == (
         "for carried_unknown: the first month with us",
+        "carried_unknown (no bill that ends at 2026-06-01T00:00+08:00 tells what energy was carried on)",
     )
     kept = find(july, "checked against carried_on_kwh = 120 kWh")
     assert find(kept, "surplus_kwh = 120 kWh").detail == ("export less import, 0 where more was imported",)

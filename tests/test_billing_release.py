@@ -15,14 +15,14 @@ from sqlalchemy import event, func, select
 from billing import adjustments, ledger, run, schema
 from billing import store as bills
 from billing.charges import EnergyCharge
-from billing.model import Bill
-from billing.release import release
+from billing.model import Bill, Hold
+from billing.release import code_of, covers, release, released_else, seen
 from billing.run import CloseReport, close_period, pool
 from billing.run_log import runs
 from headend.errors import UsageError
-from headend.model import ReadKind
-from headend.store import Store
-from tests.billing_support import NOW, add_meter, connect, feed, freeze, month, shipped
+from headend.model import Meter, MeterModel, Quality, ReadKind
+from headend.store import Store, registry
+from tests.billing_support import NOW, WRAP, add_meter, connect, feed, freeze, month, shipped
 
 FLAT = replace(shipped("example-flat"), charges=(EnergyCharge(Decimal("0.5")),))
 LATER = NOW + timedelta(days=1)
@@ -70,7 +70,7 @@ def test_an_odd_bill_is_held_until_a_person_releases_it(odd: Store) -> None:
     assert close_period(odd, [FLAT], 2026, 6, now=NOW).held == report.held  # asking again changes nothing
     with odd.write() as conn:
         made, others = release(conn, number, "a new heat pump, seen", "Li", NOW)
-    assert (made.codes, others) == (("use_change",), ())
+    assert ([code_of(line) for line in made.codes], others) == (["use_change"], ())
     assert shown(odd, number).state == "held"  # the next close issues it
     assert close_period(odd, [FLAT], 2026, 6, now=LATER).issued == (number,)
     bill = shown(odd, number)
@@ -98,6 +98,64 @@ def test_a_release_is_for_what_was_found_and_no_more(odd: Store) -> None:
         conn.execute(schema.bill_release.insert(), [row])
     assert key is not None
     assert close_period(odd, [FLAT], 2026, 6, now=LATER).held  # released for something else
+
+
+def test_a_release_covers_the_finding_as_it_was_seen(odd: Store) -> None:
+    """Released at 1200 kWh; a read that comes later makes it 1500: that nobody has seen, and the bill is held again."""
+    ((number, (hold,)),) = close_period(odd, [FLAT], 2026, 6, now=NOW).held
+    with odd.write() as conn:
+        release(conn, number, "a new heat pump", "Li", NOW)
+        (released,) = bills.releases(conn, number)
+    assert released.codes == (f"use_change\t{hold.what}",)
+    assert hold.what.startswith("1200 kWh: ")
+    with odd.read() as conn:
+        found = registry.meter(conn, "M-A1")
+    assert found is not None
+    meter = Meter(found.key, "M-A1", found.address, "dlt645", "L1", MeterModel("test", "dlt645", WRAP, Decimal(10)))
+    late = freeze(month(7).start, "2800", quality=Quality.EDITED, taken_at=NOW)
+    feed(odd, meter, ReadKind.DAILY_FREEZE, [late])
+    ((_, (other,)),) = close_period(odd, [FLAT], 2026, 6, now=LATER).held
+    assert (other.code, other.what.startswith("1500 kWh: ")) == ("use_change", True)
+    assert covers(released.codes, hold)
+    assert not covers(released.codes, other)
+    assert released_else(released.codes, other) == (hold.what,)
+    with odd.write() as conn:
+        release(conn, number, "two of them", "Li", LATER)
+    assert close_period(odd, [FLAT], 2026, 6, now=LATER).issued == (number,)
+
+
+def test_a_release_kept_as_a_code_alone_covers_all_of_it(odd: Store) -> None:
+    """As releases were kept before they named what was seen."""
+    close_period(odd, [FLAT], 2026, 6, now=NOW)
+    with odd.write() as conn:
+        row = {"number": "A1-2026-06", "codes": "zero_use\nuse_change", "reason": "x", "released_by": "Li", "at": 0}
+        conn.execute(schema.bill_release.insert(), [row])
+    assert close_period(odd, [FLAT], 2026, 6, now=LATER).issued == ("A1-2026-06",)
+
+
+def test_what_a_release_keeps_stays_on_one_line() -> None:
+    hold = Hold("tou_check", "one\u2028two\tthree\r\nfour", review=True)
+    assert seen(hold) == "tou_check\tone two three four"
+    assert covers(seen(hold).splitlines(), hold)
+    assert released_else(["use_change\tx", "tou_check\ty"], hold) == ("y",)
+    assert released_else(["tou_check\ty", "tou_check"], hold) == ()
+
+
+@pytest.mark.parametrize(
+    ("reason", "by", "message"),
+    [
+        ("a" * 501, "Li", "the reason for a release has 501 characters -> write at most 500"),
+        ("a\nb", "Li", "the reason for a release is no plain text -> write it in one line"),
+        ("\x1b[31mred", "Li", "the reason for a release is no plain text"),
+        ("\udcff", "Li", "the reason for a release is no plain text"),
+        ("fine", " ", "a decision needs the name of who makes it -> say it with --by"),
+        ("fine", "L\x07i", "the name of who decides is no plain text"),
+    ],
+)
+def test_words_for_the_record_are_plain_and_short(sqlite_store: Store, reason: str, by: str, message: str) -> None:
+    with pytest.raises(UsageError) as refused, sqlite_store.write() as conn:
+        release(conn, "A1-2026-06", reason, by, NOW)
+    assert message in str(refused.value)
 
 
 def test_missing_data_can_not_be_released(store: Store) -> None:

@@ -179,6 +179,16 @@ def test_zones_and_currencies_do_not_mix_on_one_bill() -> None:
     assert days(case([version(), berlin], at_month_end)) == [("", 30)]
 
 
+def test_two_step_years_do_not_stand_on_one_bill() -> None:
+    """What was used before is one number a bill: it can't be that of two years."""
+    steps = [StepCharge("year", STEPS, year_start=start) for start in ((1, 1), (7, 1))]
+    old, new = version("1", steps[0], end="2026-06-16"), version("2", steps[1], first="2026-06-16")
+    assert [hold.code for hold in held([old, new])] == ["mixed_step_years"]
+    assert "01-01, 07-01" in held([old, new])[0].what
+    assert days(case([old, new], number=7)) == [("", 31)]
+    assert len(days(case([old, version("2", steps[0], EnergyCharge(Decimal(1)), first="2026-06-16")]))) == 2
+
+
 def test_terms_within_a_day_are_held() -> None:
     (hold,) = held([version()], [AccountTerm("A", local("2026-06-16T08:00"), people=5)])
     assert hold.code == "terms_within_day"

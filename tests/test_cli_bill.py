@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -15,15 +16,17 @@ from click.testing import CliRunner
 
 from billing import store as bills
 from billing.charges import Tariff
+from billing.listing import listed
 from billing.preview import preview
 from billing.run import Book
 from billing.schema import bill as bill_table
 from config.tariff_files import load_tariff
-from headend.cli import cli
+from headend.cli import cli, main
 from headend.errors import HeadendError
 from headend.model import Quality, ReadKind
 from headend.store import Store, open_store, registry
 from tests.billing_support import add_meter, connect, feed, freeze, local, month
+from tests.documents_kit import all_text
 
 SITE = """
 [site]
@@ -107,7 +110,7 @@ def test_closing_reviewing_and_releasing_a_month(place: Place) -> None:
         place.run("bill", "close", early, "--account", "A1")
     said = " ".join(place.run("bill", "close", "2024-02").split())
     assert said.startswith("0 issued, 2 held, 0 issued before held A1-2024-02 1590 kWh: +448.28 % a day against last")
-    assert "`headend bill review YYYY-MM` ranks what is odd" in said
+    assert "`headend bill review 2024-02` ranks what is odd" in said
     first, second = place.json("bill", "review", "2024-02")
     assert (first["number"], first["state"]) == ("A1-2024-02", "held")
     assert [(one["code"], one["holds"]) for one in first["findings"]] == [("use_change", True)]
@@ -133,6 +136,73 @@ def test_closing_reviewing_and_releasing_a_month(place: Place) -> None:
         ("A2-2024-02", "held", None),
     ]
     assert [one["state"] for one in place.json("bill", "review", "2024-02")] == ["held", "issued"]
+
+
+def test_a_release_for_something_else_is_told(place: Place) -> None:
+    for early in ("2023-02", "2024-01"):
+        place.run("bill", "close", early, "--account", "A1")
+    place.run("bill", "close", "2024-02", "--account", "A1")
+    (before,) = place.json("bill", "review", "2024-02")
+    assert before["findings"][0]["released_else"] == []
+    place.run("bill", "release", "A1-2024-02", "--reason", "a bakery now", "--by", "Li")
+    late = freeze(month(3, 2024).start, "3310", quality=Quality.EDITED, taken_at=NOW)
+    feed(place.store, add_meter(place.store, "M-A1"), ReadKind.DAILY_FREEZE, [late])
+    assert "0 issued, 1 held" in place.run("bill", "close", "2024-02", "--account", "A1")
+    (again,) = place.json("bill", "review", "2024-02")
+    seen = before["findings"][0]["what"]
+    assert again["findings"][0]["released_else"] == [seen]
+    assert again["findings"][0]["what"].startswith("2000 kWh: ")
+    assert "it was released for something else: 1590 kWh: +448.28 % a day" in squeezed(
+        place.run("bill", "review", "2024-02")
+    )
+    shown = place.json("bill", "show", "A1-2024-02")["releases"]
+    assert shown[0]["covers"] == [{"code": "use_change", "what": seen}]
+
+
+def squeezed(table: str) -> str:
+    """The text of the one wide column that is broken over lines: what is left of a table without its frame."""
+    cells = [line.split("│")[5] for line in table.splitlines() if line.count("│") == 7]
+    return " ".join(" ".join(cells).split())
+
+
+def test_many_held_bills_are_told_by_their_reasons(place: Place) -> None:
+    for index in range(25):
+        meter = add_meter(place.store, f"M-B{index}")
+        connect(place.store, meter, place.tariff, account=f"B{index}", since=month(1, 2022).start)
+    said = place.run("bill", "close", "2024-01")
+    assert said.startswith("1 issued, 26 held, 0 issued before\n")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if line.startswith("│")]
+    assert rows[0][:3] == ["register_absent", "missing", "26"]
+    assert "`headend bill review 2024-01` lists each of them" in said
+    assert "B24-2024-01" not in said
+
+
+def test_nothing_is_told_in_words(place: Place) -> None:
+    assert place.run("bill", "list", "2024-01") == (
+        "there are no bills of 2024-01; `headend bill close 2024-01` makes them\n"
+    )
+    assert place.run("bill", "review", "2024-01") == "no bill of 2024-01 is held or odd\n"
+    assert place.run("bill", "runs").startswith("no month was closed yet")
+    assert "none of the accounts asked for is in force in 2021-01" in place.run("bill", "close", "2021-01")
+
+
+def test_a_list_tells_of_each_bill_what_the_whole_bills_do(place: Place) -> None:
+    for early in ("2023-02", "2024-01"):
+        place.run("bill", "close", early, "--account", "A1")
+    place.run("bill", "close", "2024-02")
+    place.run("account", "reverse", "A1-2024-01", "--reason", "wrong")
+    place.run("bill", "close", "2024-01")
+    for number in (1, 2):
+        with place.store.read() as conn:
+            whole, short = bills.bills(conn, month(number, 2024)), listed(conn, month(number, 2024))
+        assert len(whole) == len(short) >= 2
+        for one, item in zip(whole, short, strict=True):
+            energy = next((d.value for d in one.determinants if d.name == "import_kwh"), None)
+            same = (one.number, one.account, one.tariff, one.state, one.replaces, one.reversed_by)
+            assert (*same, energy, one.total, one.currency, one.holds) == (
+                item.number, item.account, item.tariff, item.state, item.replaces, item.reversed_by,
+                item.energy, item.total, item.currency, item.holds,
+            )  # fmt: skip
 
 
 def test_a_month_billed_anew_is_told_as_such(place: Place) -> None:
@@ -192,6 +262,14 @@ def test_a_draft_of_a_month_that_has_not_ended(place: Place) -> None:
     assert told["determinants"] == {"import_kwh": "200"}
     assert "DRAFT of a bill, not issued" in place.run("bill", "preview", "A1", "--month", "2024-03")
     assert "unknown account 'A9'" in place.refused("bill", "preview", "A9")
+    pdf = place.path.with_name("draft.pdf")
+    said = place.run("bill", "preview", "A1", "--month", "2024-03", "--pdf", str(pdf), "--language", "en")
+    assert f"wrote {pdf}" in said
+    text = all_text(pdf.read_bytes())
+    assert "DRAFT" in text
+    assert "112.00" in text
+    missing_folder = str(place.path.parent / "none" / "draft.pdf")
+    assert "can't write" in place.refused("bill", "preview", "A1", "--month", "2024-03", "--pdf", missing_folder)
     assert "2024-05-01 is not in the billing period" in place.refused(
         "bill", "preview", "A1", "--month", "2024-03", "--until", "2024-05-01"
     )
@@ -209,3 +287,16 @@ def test_a_draft_needs_a_day(place: Place) -> None:
             preview(conn, book, account, 2024, 3, now=local("2024-03-01T23:00"))
         with pytest.raises(HeadendError, match="account A1 is not in force in 2021-12"):
             preview(conn, book, account, 2021, 12, now=NOW)
+
+
+def test_what_is_no_amount_and_what_is_no_text_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.refused("account", "pay", "A1", "-5", "--reference", "r") == (
+        "'-5' is no amount -> write it like 120.50"
+    )
+    monkeypatch.setattr(sys, "argv", ["headend", "bill", "show", "\udcff", "--site", str(place.path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: an argument holds bytes that are no text -> write it in UTF-8\n"

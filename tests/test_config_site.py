@@ -193,7 +193,7 @@ def test_a_missing_variable_is_named(tmp_path: Path) -> None:
     ]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     st.one_of(
         st.text(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ from billing import store as bill_store
 from billing.calendar import PeriodSpan, spans
 from billing.documents.content import bill_content, posted
 from billing.documents.plain import bill_data
-from billing.documents.spreadsheet import cell, csv_text
+from billing.documents.spreadsheet import BILL_HEAD, LINE_HEAD, cell, csv_text
 from billing.documents.statement import extract, statement_csv, statement_json, statement_pdf
 from billing.ledger import Entry, Statement
 from billing.model import Hold
@@ -46,6 +47,7 @@ from tests.documents_kit import JUNE, UTILITY, all_text, held, household_bill, p
 
 TARIFF = "cn-zhejiang-residential-tou-step"
 MAY = month(5)
+MANUAL = Path(__file__).parents[1] / "docs" / "documents.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,32 @@ def test_json_holds_all_there_is_of_a_bill(place: Place, tmp_path: Path) -> None
     reasons = json.loads((tmp_path / "A2-2026-06.json").read_text("utf-8"))
     assert reasons["holds"][0]["what"] == "no reading at the end"
     assert reasons["total"] is None
+
+
+def test_the_example_of_the_manual_is_a_real_export_and_names_every_column(place: Place, tmp_path: Path) -> None:
+    result = place.run("bill", "export", "2026-06", "-o", str(tmp_path), "--format", "json,csv")
+    assert result.exit_code == 0, result.output
+    manual = MANUAL.read_text("utf-8")
+    shown = json.loads(manual.split("```json\n")[1].split("```")[0])
+    data = json.loads((tmp_path / "A1-2026-06.json").read_text("utf-8"))
+    data["tariff"]["sha256"] = shown["tariff"][
+        "sha256"
+    ]  # a new text of the tariff is another example, not another form
+    assert data == shown
+    told = set(re.findall(r"`(\w+)`", manual))
+    reasons = json.loads((tmp_path / "A2-2026-06.json").read_text("utf-8"))
+    assert _keys(data) | _keys(reasons) - {"valid", "estimated"} <= told | {"valid", "estimated"}
+    for name, head in (("bills.csv", BILL_HEAD), ("lines.csv", LINE_HEAD)):
+        assert (tmp_path / name).read_text("utf-8").splitlines()[0].split(",") == list(head)
+        section = manual.split(f"**{name}**")[1].split("\n\n")[0]
+        assert tuple(re.findall(r"`(\w+)`", section)) == head
+
+
+def _keys(data: object) -> set[str]:
+    """Every key of an object and of what is in it."""
+    if isinstance(data, dict):
+        return set(data) | {key for value in data.values() for key in _keys(value)}
+    return {key for value in data for key in _keys(value)} if isinstance(data, list) else set()
 
 
 def test_findings_of_an_issued_bill_are_told_apart_from_holds() -> None:

@@ -70,7 +70,7 @@ def _import_example(store: Store, site: Site) -> dict[str, Counts]:
 
 def test_the_example_is_imported_and_again_changes_nothing(store: Store, site: Site) -> None:
     tables = ("meters", "usage_points", "installations", "accounts")
-    not_given = dict.fromkeys(("terms", "supplies", "submeters"), Counts())
+    not_given = dict.fromkeys(("terms", "loss_tables", "supplies", "submeters"), Counts())
     assert _import_example(store, site) == {**{table: Counts(added=2) for table in tables}, **not_given}
     assert _import_example(store, site) == {**{table: Counts(same=2) for table in tables}, **not_given}
     with store.read() as conn:

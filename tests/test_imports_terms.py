@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config.import_losses import LOSS_COLUMNS
 from config.import_rows import Held
 from config.import_terms import (
     SUBMETER_COLUMNS,
@@ -46,7 +47,7 @@ from tests.imports_kit import (
 )
 
 TERMS = ",".join((*TERM_COLUMNS, *TERM_OPTIONS))
-SUPPLIES = ",".join((*SUPPLY_COLUMNS, *SUPPLY_OPTIONS))
+SUPPLIES = ",".join((*SUPPLY_COLUMNS, *SUPPLY_OPTIONS[:-1]))
 SUBMETERS = ",".join((*SUBMETER_COLUMNS, *SUBMETER_OPTIONS))
 FEBRUARY = datetime(2026, 1, 31, 16, tzinfo=UTC)
 A1, A2, U1, U2 = "A-0001", "A-0002", "UP-0001", "UP-0002"
@@ -260,14 +261,15 @@ def test_the_examples_of_the_reference_are_taken_as_they_are(store: Store, site:
     """Each table of docs/import.md names every column, and its example cells make a row that is imported."""
     text = REFERENCE.read_text(encoding="utf-8")
     paths: dict[str, Any] = {}
-    columns = {"terms": TERMS, "supplies": SUPPLIES, "submeters": SUBMETERS}
+    columns = {"terms": TERMS, "supplies": f"{SUPPLIES},table", "submeters": SUBMETERS}
+    columns["loss_tables"] = ",".join(LOSS_COLUMNS)
     for name, header in columns.items():
         section = text.split(f"## {name}.csv")[1].split("\n## ")[0]
         rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (?:`([^`]+)`)? ?\|$", section, re.MULTILINE))
         assert ",".join(rows) == header or set(rows) == set(header.split(","))
         paths[name] = csv_file(tmp_path, f"{name}.csv", ",".join(rows), ",".join(rows.values()))
     counts = import_files(store, site, **paths, tariffs=TARIFFS, check_address=check_address)
-    assert [counts[name] for name in columns] == [Counts(added=1)] * 3
+    assert [counts[name] for name in columns] == [Counts(added=1)] * 4
     assert "| `cycle` |" in text
 
 

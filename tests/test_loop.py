@@ -283,7 +283,14 @@ probability = {probability}
 
 @pytest.mark.parametrize(
     ("kind", "probability"),
-    [("flip", 0.03), ("cut", 0.01), ("foreign", 0.02), ("noise", 0.2), ("silence", 0.005), ("drop", 0.005)],
+    [
+        ("flip", 0.03),
+        ("noise", 0.2),
+        *[
+            pytest.param(kind, probability, marks=pytest.mark.slow)
+            for kind, probability in (("cut", 0.01), ("foreign", 0.02), ("silence", 0.005), ("drop", 0.005))
+        ],
+    ],
 )
 def test_faults_on_the_line_never_become_wrong_values(
     tmp_path: Path, new_sqlite_url: str, kind: str, probability: float

@@ -405,6 +405,19 @@ def test_settlements() -> None:
     assert thirteen[12] == meter.register.shown(int(datetime(2025, 4, 1, tzinfo=ZONE).timestamp()))
 
 
+def test_the_demand_of_a_settlement_is_that_of_its_month() -> None:
+    meter, _ = make()
+    march, february, january = (int(datetime(2026, month, 1, tzinfo=ZONE).timestamp()) for month in (3, 2, 1))
+    used = meter.register.household.used_units
+    for nth, start, end in ((1, february, march), (2, january, february)):
+        blocks = {at: used(at) - used(at - 900) for at in range(start + 900, end + 1, 900)}
+        when = max(blocks, key=lambda at: (blocks[at], -at))
+        said = ask(meter, f"010100{nth:02X}")[1]
+        assert number(said[:3]) == blocks[when] * 4 > 0
+        assert said[3:].hex() == wire_time(datetime.fromtimestamp(when, ZONE))
+    assert ask(meter, "0101000D") == (0xD1, b"\x02")
+
+
 def test_a_new_meter_has_no_past() -> None:
     clock = SettableClock(datetime(2024, 1, 2, 12, 0, tzinfo=ZONE).timestamp())
     meter = Dlt645Meter(MeterSpec(ADDRESS), Register(Household(Load(seed=1)), 0), clock)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulators.before_meter import Transformer
 from simulators.clock import SettableClock
 from simulators.dlt645_meter import Dlt645Meter
 from simulators.errors import SimulatorError
@@ -29,10 +30,20 @@ ZONE = timezone(timedelta(hours=8))
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=ZONE)
 ALL_DAY = (Season(tuple(range(1, 13)), windows=((0, 1440, "flat"),)),)
 ALWAYS = tuple(range(1, 13))
+S400 = Transformer(400, 570, 4300, 8, 40)
 
 
 def demo(at: datetime = NOW) -> Town:
     return load_town(DEMO, now=SettableClock(at.timestamp()))
+
+
+def demo_without(line: str) -> Town:
+    """The town without the lines of its file that begin so."""
+    kept = [one for one in DEMO.read_text("utf-8").splitlines() if not one.startswith(line)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "town.toml"
+        path.write_text("\n".join(kept), "utf-8")
+        return load_town(path, now=SettableClock(NOW.timestamp()))
 
 
 def lines_of(town: Town, account: str) -> list[tuple[str, str, str]]:
@@ -207,13 +218,71 @@ def test_plants_are_billed_for_demand_and_power_factor() -> None:
     assert [(code, quantity) for code, quantity, _ in (contract[-1], maximum[-1], capacity[-1])] == [
         ("pf_adjust", "-0.75"),
         ("pf_adjust", "5.00"),
-        ("pf_adjust", "-0.75"),
+        ("pf_adjust", "-0.60"),  # 0.96 at the meter, 0.94 before the transformer
     ]
     assert capacity[0] == ("basic_capacity", "400.00", "10200.00")
-    shown, start = town.registers["M5202"].shown, int(datetime(2026, 10, 1, tzinfo=ZONE).timestamp())
+    shown, start = town.registers["M5201"].shown, int(datetime(2026, 10, 1, tzinfo=ZONE).timestamp())
     curve = [shown(start + 900 * k) for k in range(31 * 96 + 1)]
-    highest = max(b - a for a, b in pairwise(curve)) * 4 * 40
-    assert maximum[0][:2] == ("basic_demand", hundredths(highest))
+    highest = max(b - a for a, b in pairwise(curve)) * 4 * 3000
+    (excess,) = [Decimal(quantity) for code, quantity, _ in contract if code == "basic_excess"]
+    assert excess == Decimal(highest).scaleb(-2) - Decimal("1.05") * 1530
+
+
+def test_a_demand_kept_by_the_meter_is_finer_than_its_display() -> None:
+    """The highest quarter of an hour, in 0.0001 kWh, times 4 and the multiplier 40; near what the display tells."""
+    town = demo()
+    line = town.true_bill("A-M5202", 2026, 10)[0]
+    start = int(datetime(2026, 10, 1, tzinfo=ZONE).timestamp())
+    for value, within in ((town.registers["M5202"].units, 0), (town.registers["M5202"].shown, 160)):
+        curve = [value(start + 900 * k) for k in range(31 * 96 + 1)]
+        highest = max(b - a for a, b in pairwise(curve)) * 160 * (100 if within else 1)
+        assert abs(highest - line.quantity) <= within * 100
+    assert line.as_text()["quantity"] == str(Decimal(line.quantity).scaleb(-4))
+    assert line.amount == (Decimal(line.quantity).scaleb(-2) * Decimal("40.8")).quantize(0, ROUND_HALF_UP)
+
+
+def test_a_transformer_by_hand() -> None:
+    """400 kVA, 720 h, 50000 kWh, 30000 kvarh: 34 x 10^8 / (160000 x 720) = 29.5139; x 4.3 kW = 126.91, and 0.57 kW x
+    720 h = 410.4: 537.31 kWh. 3.2 kvar x 720 h = 2304, 16 kvar x 29.5139 = 472.22: 2776.22 kvarh."""
+    assert S400.losses(5_000_000, 3_000_000, 720) == (537, 2776)
+    assert S400.losses(0, 0, 720) == (410, 2304)
+    assert Transformer(1, 500, 0, 0, 0).losses(0, 0, 1) == (1, 0)  # half a kWh
+    assert S400.as_row() == ("400", "0.570", "4.300", "0.8", "4.0")
+
+
+def test_a_loss_is_billed_in_the_flat_period_and_counts_in_the_power_factor() -> None:
+    town = demo()
+    span = town.month_span(2026, 10)
+    used, reactive = (
+        (shown(span[1]) - shown(span[0])) * 40
+        for shown in (
+            town.registers["M5203"].shown,
+            lambda at_s: town.registers["M5203"].shown(at_s) * 30 // 100,
+        )
+    )
+    lost, _ = S400.losses(used, reactive, 744)
+    lines = {line.code: line.quantity for line in town.true_bill("A-M5203", 2026, 10)}
+    assert sum(lines[f"energy_{period}"] for period in ("peak", "flat", "valley")) == used + lost * 100
+    assert lines["fund_water"] == used + lost * 100
+    plain = demo_without("transformer = ")
+    without = {line.code: line.quantity for line in plain.true_bill("A-M5203", 2026, 10)}
+    assert lines["energy_flat"] - without["energy_flat"] == lost * 100 > 0
+    assert lines["energy_peak"] == without["energy_peak"]
+
+
+def test_a_shop_within_another_pays_for_itself_and_that_one_for_the_rest() -> None:
+    town = demo()
+    start, end = (datetime(2026, month, 1, tzinfo=ZONE) for month in (10, 11))
+    whole, part = (town.true_register(name, end) - town.true_register(name, start) for name in ("M2018", "M2017"))
+    energy = {
+        name: [line.quantity for line in town.true_bill(f"A-{name}", 2026, 10) if line.code.startswith("energy_")]
+        for name in ("M2017", "M2018")
+    }
+    assert sum(energy["M2017"]) == part > 0
+    assert sum(energy["M2018"]) == whole * 30 - part > 0
+    alone = demo_without("behind = ").true_bill("A-M2018", 2026, 10)
+    both = [line.quantity for line in alone if line.code.startswith("energy_")]
+    assert both == [a + b for a, b in zip(energy["M2017"], energy["M2018"], strict=True)]
 
 
 @pytest.mark.parametrize(("year", "month"), [(2026, m) for m in range(1, 13)] + [(2028, 3)])
@@ -243,6 +312,12 @@ def test_the_asset_lists_tell_of_it(tmp_path: Path) -> None:
         rows("terms.csv", "account"),
     )
     eleventh, sixteenth = "2026-10-11T00:00:00+08:00", "2026-10-16T00:00:00+08:00"
+    (supply,), (behind,) = rows("supplies.csv", "usage_point").items(), rows("submeters.csv", "usage_point").items()
+    installed = "2024-01-01T00:00:00+08:00"
+    assert supply[0] == "UP-M5203"
+    assert list(supply[1].values())[1:] == [installed, *S400.as_row()]
+    assert behind[0] == "UP-M2017"
+    assert list(behind[1].values())[1:] == ["UP-M2018", installed, "metered", ""]
     assert (points["M5101"]["removed_at"], points["M5102"]["installed_at"]) == (eleventh, eleventh)
     assert points["M5101"]["usage_point"] == points["M5102"]["usage_point"] == "UP-M5101"
     assert "A-M5102" not in accounts
@@ -291,9 +366,9 @@ def demo_problems(old: str, new: str) -> list[str]:
             'replaces = "M5103"',
             "town.toml: meter M5102: replaces M5103, and its tenant moves -> ",
         ),
-        ("replaces_on = 11", "replaces_on = 1", "town.toml [[meter]] 11: replaces_on: missing or too early -> "),
-        ("replaces_on = 11", "replaces_on = 31", "town.toml [[meter]] 11: replaces_on: 31 is not usable -> "),
-        ('next_account = "A-M5103-2"', "", "town.toml [[meter]] 12: moves_on: without what happens on it -> "),
+        ("replaces_on = 11", "replaces_on = 1", "town.toml [[meter]] 12: replaces_on: missing or too early -> "),
+        ("replaces_on = 11", "replaces_on = 31", "town.toml [[meter]] 12: replaces_on: 31 is not usable -> "),
+        ('next_account = "A-M5103-2"', "", "town.toml [[meter]] 13: moves_on: without what happens on it -> "),
         ('"A-M5103-2"', '"A-M5104"', "town.toml: account: A-M5104 stands there 2 times -> "),
         ("contract_percent = 85", "", "town.toml: meter M5201: tariff demo-industry-contract bills a contract -> "),
         ("capacity_kva = 400", "", "town.toml: meter M5203: tariff demo-industry-capacity bills the capacity -> "),
@@ -304,11 +379,19 @@ def demo_problems(old: str, new: str) -> list[str]:
             'standard = "0.95"',
             "town.toml [[tariff]] 6: standard: unknown '0.95' -> use one of 0.90",
         ),
+        ('behind = "M2018"', 'behind = "M2017"', "town.toml: meter M2017: behind M2017, which can't be -> "),
+        ('behind = "M2018"', 'behind = "M5201"', "town.toml: meter M2017: behind M5201, of another tariff -> "),
+        ('behind = "M2018"', 'behind = "M5103"', "town.toml: meter M2017: behind M5103: meter or tenant change"),
+        ("people = 3", 'behind = "M5105"', "town.toml: meter M5104: tariff demo-residential-steps is not of kind tou"),
+        ("people = 3", "transformer = { kva = 1, no_load_w = 1, load_w = 1 }", "town.toml: meter M5104: tariff demo-"),
+        ("no_load_w = 570, ", "", "town.toml [[meter]] 18: transformer no_load_w: missing -> "),
+        ("kva = 400,", "kva = 0,", "town.toml [[meter]] 18: transformer kva: 0 is not usable -> "),
+        ("transformer = {", "transformer = 5 # {", "town.toml [[meter]] 18: transformer: 5 is no table -> "),
         ("adjusted = true", "adjusted = 1", "town.toml [[tariff]] 6 [[surcharge]] 2: adjusted: 1 is not usable -> "),
         (
             "reactive_percent = 75",
             "reactive_percent = -1",
-            "town.toml [[meter]] 16: reactive_percent: -1 is not usable",
+            "town.toml [[meter]] 17: reactive_percent: -1 is not usable",
         ),
     ],
 )

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 from billing.documents.capitals import capitals
-from billing.documents.charts import average_day, compared, day_bars, energy_text, step_bar, tou_bar
+from billing.documents.charts import (
+    BARS_HIGH,
+    average_day,
+    compared,
+    day_bars,
+    energy_text,
+    pictures_high,
+    step_bar,
+    tou_bar,
+)
 from billing.documents.content import BillContent
 from billing.documents.fonts import width, wrap
+from billing.documents.phrases import own_words
 from billing.documents.sheet import ACCENT, FAINT, GREY, INK, LEFT, RIGHT, WARN, Column, Sheet
 from billing.documents.tables import charge_rows, reading_rows
-from billing.documents.words import fact_name, group_of, note, say
-from billing.model import Bill, Determinant, IntervalPart, RegisterPart
-from billing.names import TOTAL
+from billing.documents.words import fact_name, group_of, note, quality_name, say
+from billing.model import MINOR_DIGITS, Bill, Determinant, IntervalPart, RegisterPart
+from billing.names import PERCENT, TOTAL
 from headend.civil import zone
 from headend.model import Quality, Window
+from headend.quantities import QUANTITIES, Kind
 
 __all__ = ["bill_pdf", "money"]
+
+_HEIGHTS = (92.0, 76.0, 62.0, 48.0, 36.0)
+"""How high the bars of pictures may be, in points: as high as the page has room for."""
 
 _SYMBOLS = {"CNY": "¥", "EUR": "€", "GBP": "£", "USD": "$"}
 
@@ -26,7 +41,8 @@ _SYMBOLS = {"CNY": "¥", "EUR": "€", "GBP": "£", "USD": "$"}
 def money(amount: Decimal, currency: str) -> str:
     """An amount with its currency's sign: ¥1,234.50."""
     sign = "-" if amount < 0 else ""
-    return f"{sign}{_SYMBOLS.get(currency, currency + ' ')}{abs(amount):,f}"
+    places = max(MINOR_DIGITS.get(currency, 0), -int(amount.as_tuple().exponent))
+    return f"{sign}{_SYMBOLS.get(currency, currency + ' ')}{abs(amount):,.{places}f}"
 
 
 def bill_pdf(content: BillContent, language: str = "both") -> bytes:
@@ -47,16 +63,64 @@ def bill_pdf(content: BillContent, language: str = "both") -> bytes:
     _due(sheet, content)
     _readings(sheet, bill)
     _charges(sheet, bill)
-    if content.steps is not None:
-        step_bar(sheet, content.steps)
-    if len(shares := tou_shares(bill)) > 1:
-        tou_bar(sheet, shares)
-    if content.usage is not None:
-        day_bars(sheet, content.usage.days)
-        average_day(sheet, content.usage.hours, content.usage.periods)
-    sheet.skip(4)
-    sheet.box_of(say("read", language), note("read", language))
+    _rest(sheet, content)
     return sheet.pdf()
+
+
+def _rest(sheet: Sheet, content: BillContent) -> None:
+    """Pictures and how to read the bill, on the page at hand if that can be done with pictures that are not too low.
+
+    Where it can't, the words go first: they stand on the page of the charges if there is room.
+    """
+    start, page = sheet.place(), sheet.pages
+    for high in _HEIGHTS:
+        _pictures(sheet, content, high)
+        _how_to_read(sheet, content)
+        if sheet.pages == page:
+            return
+        sheet.back_to(start)
+    _how_to_read(sheet, content)
+    _pictures(sheet, content, _HEIGHTS[0])
+
+
+def _pictures(sheet: Sheet, content: BillContent, high: float) -> None:
+    """Steps beside energy by time, then days beside the average day; each pair on one page."""
+    middle, half = (LEFT + RIGHT) / 2 + 6, (RIGHT - LEFT) / 2 - 6
+    shares = tou_shares(content.bill)
+    by_time = len(shares) > 1 and sum(value for _, value in shares) > 0
+    if content.steps is not None or by_time:
+        sheet.need(BARS_HIGH - 22)
+        top = sheet.y
+        if content.steps is not None:
+            step_bar(sheet, content.steps, LEFT, half if by_time else RIGHT - LEFT)
+        low, sheet.y = sheet.y, top
+        if by_time:
+            tou_bar(sheet, shares, *((middle, half) if content.steps is not None else (LEFT, RIGHT - LEFT)))
+        sheet.y = min(low, sheet.y)
+    if content.usage is not None:
+        sheet.need(pictures_high(high))
+        top = sheet.y
+        day_bars(sheet, content.usage.days, LEFT, half, high)
+        low, sheet.y = sheet.y, top
+        average_day(sheet, content.usage.hours, content.usage.periods, middle, half, high)
+        sheet.y = min(low, sheet.y)
+
+
+def _how_to_read(sheet: Sheet, content: BillContent) -> None:
+    """The box of notes: those that this bill has something to do with; with both languages side by side."""
+    bill, language = content.bill, sheet.language
+    keys = ["readings"] if _registers(bill) else []
+    keys.append("charges")
+    if any(line.unit == PERCENT for line in bill.lines):
+        keys.append("percent")
+    if content.steps is not None:
+        keys.append("steps")
+    if len(tou_shares(bill)) > 1:
+        keys.append("tou")
+    keys.append("question")
+    languages = ("zh", "en") if language == "both" else (language,)
+    columns = [[note(key, one, utility=content.utility) for key in keys] for one in languages]
+    sheet.box_of(say("read", language), *columns, size=7)
 
 
 # -- the top of the first page -----------------------------------------------------------------------------------------
@@ -87,7 +151,7 @@ def _parties(sheet: Sheet, content: BillContent) -> None:
     ]
     right = [
         (say("period", language), period_text(bill.window, bill.zone)),
-        (say("tariff", language), content.title or bill.tariff),
+        (say("tariff", language), own_words(content.title or bill.tariff, language)),
         (say("invoice", language), content.invoice),
         (say("issued", language), _day(bill.issued_at, bill.zone)),
         (say("due", language), f"{content.due:%Y-%m-%d}" if content.due else ""),
@@ -121,8 +185,11 @@ def _notices(sheet: Sheet, content: BillContent) -> None:
         said.append(say("replaces", language, bill.replaces, between=" "))
     if any(group_of(line) == "adjustment" for line in bill.lines):
         said.append(say("adjusted", language, between=" "))
-    if any(end.quality is not Quality.VALID for part in _registers(bill) for end in (part.start, part.end)):
+    ends = _end_counts(_registers(bill))
+    if set(ends) - {Quality.VALID, Quality.EDITED}:
         said.append(say("estimated_note", language, between=" "))
+    if Quality.EDITED in ends:
+        said.append(say("edited_note", language, between=" "))
     if said:
         sheet.box_of("", said, size=8.5, colour=WARN)
 
@@ -132,24 +199,24 @@ def _due(sheet: Sheet, content: BillContent) -> None:
     bill, language = content.bill, sheet.language
     total = bill.total or Decimal(0)
     words = capitals(abs(total), bill.currency) if language != "en" else ""
-    high, wide = 74.0, 250.0
+    high, wide = 66.0, 250.0
     sheet.need(high + 12)
     sheet.y -= 10
     y = sheet.y - high
     sheet.box(LEFT, y, wide, high, FAINT)
     sheet.box(LEFT, y, 3.5, high, ACCENT)
-    sheet.text(LEFT + 14, sheet.y - 16, say("total" if total >= 0 else "credit", language), 8.5, colour=GREY)
-    sheet.text(LEFT + 14, sheet.y - 43, money(abs(total), bill.currency), 23, bold=True, colour=ACCENT, room=wide - 24)
+    sheet.text(LEFT + 14, sheet.y - 14, say("total" if total >= 0 else "credit", language), 8.5, colour=GREY)
+    sheet.text(LEFT + 14, sheet.y - 39, money(abs(total), bill.currency), 23, bold=True, colour=ACCENT, room=wide - 24)
     if words:
         label = f"{say('in_words', 'zh')} "
-        sheet.text(LEFT + 14, sheet.y - 62, label + words, 8.5, colour=INK, room=wide - 24)
+        sheet.text(LEFT + 14, sheet.y - 57, label + words, 8.5, colour=INK, room=wide - 24)
     energy = _energy(bill)
     if energy is not None:
         start = LEFT + wide + 18
         sheet.text(start, sheet.y - 10, say("compare", language), 8.5, bold=True, colour=INK, room=RIGHT - start)
         before, year = _earlier(content)
         rows = [("this_month", energy), ("month_before", before), ("year_before", year)]
-        compared(sheet, start, sheet.y - 28, RIGHT - start, [(say(key, language), value) for key, value in rows])
+        compared(sheet, start, sheet.y - 26, RIGHT - start, [(say(key, language), value) for key, value in rows])
     sheet.y = y - 2
 
 
@@ -200,23 +267,27 @@ def _registers(bill: Bill) -> list[RegisterPart]:
 def _readings(sheet: Sheet, bill: Bill) -> None:
     language, registers = sheet.language, _registers(bill)
     intervals, facts = _interval_counts(bill), _quantities(bill, language)
+    ends = _end_counts(registers)
     if not registers and not intervals and not facts:
         return
     sheet.heading(say("readings", language), 60)
     if registers:
         columns = [
-            Column(say("meter", language), 72),
+            Column(say("meter", language), 66),
             Column(say("register", language), 88),
-            Column(say("start", language), 106, "r"),
-            Column(say("end", language), 106, "r"),
-            Column(say("multiplier", language), 62, "r"),
+            Column(say("start", language), 104, "r"),
+            Column(say("end", language), 104, "r"),
+            Column(say("multiplier", language), 72, "r"),
             Column(say("quantity", language), RIGHT - LEFT - 434, "r"),
         ]
         sheet.table(columns, reading_rows(registers, bill.zone, language), size=8)
     said = []
-    if intervals:
-        counts = f"{sum(intervals.values()):,}", f"{sum(intervals.values()) - intervals.get(Quality.VALID, 0):,}"
-        said += wrap(say("intervals", language, *counts, between=" "), 8, RIGHT - LEFT)
+    for one in ("zh", "en") if language == "both" else (language,):
+        basis = [
+            say(key, one, _counts(found, one)) for key, found in (("ends", ends), ("intervals", intervals)) if found
+        ]
+        if basis:
+            said += wrap(say("basis", one, ("；" if one == "zh" else "; ").join(basis)), 8, RIGHT - LEFT)
     said += wrap("    ".join(facts), 8, RIGHT - LEFT) if facts else []
     for text in said:
         sheet.need(14)
@@ -224,10 +295,34 @@ def _readings(sheet: Sheet, bill: Bill) -> None:
         sheet.text(LEFT, sheet.y, text, 8, colour=GREY)
 
 
+def _end_counts(registers: Sequence[RegisterPart]) -> dict[Quality, int]:
+    """How many readings of registers the bill was made from, by quality; one that ends a part and begins another once.
+
+    Of a demand only the settlement counts that kept its maximum.
+    """
+    found = {}
+    for part in registers:
+        demand = QUANTITIES[part.quantity].kind is Kind.DEMAND
+        for end in (part.end,) if demand else (part.start, part.end):
+            found[part.meter, part.quantity, end.at] = end.quality
+    return dict(Counter(found.values()))
+
+
+def _counts(found: Mapping[Quality, int], language: str) -> str:
+    """Numbers by how the values came about: `1,788 actual, 12 estimated`."""
+    one = "{1} {0}" if language == "zh" else "{0} {1}"
+    said = [one.format(f"{found[quality]:,}", quality_name(quality, language)) for quality in sorted(found)]
+    return ("、" if language == "zh" else ", ").join(said)
+
+
 def _interval_counts(bill: Bill) -> dict[Quality, int]:
-    """How many interval values went into the energies by time, by quality."""
+    """How many interval values went into the energies by time, by quality; those of a part are in the whole's."""
+    names = {determinant.name for determinant in bill.determinants}
     found: dict[Quality, int] = {}
     for determinant in bill.determinants:
+        whole = determinant.name.partition("@")[0]
+        if whole != determinant.name and whole in names:
+            continue
         if _is_energy(determinant) and any(isinstance(parent, IntervalPart) for parent in determinant.parents):
             for quality, count in determinant.counts:
                 found[quality] = found.get(quality, 0) + count
@@ -251,10 +346,10 @@ def _charges(sheet: Sheet, bill: Bill) -> None:
     language = sheet.language
     sheet.heading(say("charges", language), 60)
     columns = [
-        Column(say("item", language), 222),
-        Column(say("quantity", language), 82, "r"),
+        Column(say("item", language), 198),
+        Column(say("quantity", language), 80, "r"),
         Column(say("unit", language), 46, "c"),
-        Column(say("price", language), 78, "r"),
+        Column(say("price", language), 104, "d"),
         Column(f"{say('amount', language)} ({bill.currency})", RIGHT - LEFT - 428, "r"),
     ]
     sheet.table(columns, charge_rows(bill, language))

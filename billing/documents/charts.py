@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from math import floor, log10
 from typing import Final
@@ -15,23 +16,32 @@ from billing.documents.sheet import ACCENT, FAINT, GREY, INK, LEFT, LINE, RIGHT,
 from billing.documents.usage import Day
 from billing.documents.words import period_name, say
 
-__all__ = ["average_day", "compared", "day_bars", "energy_text", "step_bar", "tou_bar"]
+__all__ = ["BARS_HIGH", "average_day", "compared", "day_bars", "energy_text", "pictures_high", "step_bar", "tou_bar"]
 
-_PERIOD_COLOURS = {
-    "sharp": "#b3261e",
-    "critical": "#b3261e",
-    "critical_peak": "#b3261e",
-    "peak": "#e2711d",
-    "flat": "#e9c46a",
-    "shoulder": "#e9c46a",
-    "normal": "#e9c46a",
-    "valley": "#3a9188",
-    "off_peak": "#3a9188",
-    "deep_valley": "#264f87",
+_SHARP, _PEAK, _FLAT, _VALLEY = ("#9c1f18", "x"), ("#d3621a", "/"), ("#f0cf7a", ""), ("#2f8f86", "-")
+_PERIOD_LOOKS = {
+    "sharp": _SHARP,
+    "critical": _SHARP,
+    "critical_peak": _SHARP,
+    "peak": _PEAK,
+    "flat": _FLAT,
+    "shoulder": _FLAT,
+    "normal": _FLAT,
+    "valley": _VALLEY,
+    "off_peak": _VALLEY,
+    "deep_valley": ("#264f87", "|"),
 }
-_OTHER_COLOURS = ("#5b7fb4", "#8fb85f", "#a06cb0", "#c98b8b", "#7a8794")
+"""Colour and hatching (`x`: both ways) of TOU periods: they are told apart in grey too."""
+
+_OTHER_LOOKS = (("#5b7fb4", "\\"), ("#8fb85f", "|"), ("#a06cb0", "-"), ("#c98b8b", "/"), ("#7a8794", ""))
+BARS_HIGH: Final = 116.0
+"""Room for the steps or the energies by time, with a legend of three lines."""
+
+_ESTIMATED: Final = HexColor("#e0a070")
 _BAR: Final = HexColor("#4a86c5")
 _BEFORE: Final = HexColor("#b9cfe6")
+_AXIS: Final = 34.0
+"""Room for the numbers at the left of a picture."""
 
 
 def energy_text(value: Decimal) -> str:
@@ -40,20 +50,41 @@ def energy_text(value: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _colours(periods: Sequence[str]) -> dict[str, Color]:
-    """A colour for each period, the same for the same names in the same order."""
-    spare = iter(_OTHER_COLOURS * (len(periods) + 1))
-    found = {period: HexColor(_PERIOD_COLOURS.get(period) or next(spare)) for period in dict.fromkeys(periods)}
-    return dict(found)
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How an area is filled: its colour, and lines over it."""
+
+    colour: Color
+    hatch: str = ""
+
+    def fill(self, sheet: Sheet, x: float, y: float, wide: float, high: float) -> None:
+        sheet.box(x, y, wide, high, self.colour)
+        kind = "/\\" if self.hatch == "x" else self.hatch
+        sheet.hatch(x, y, wide, high, kind, INK if _light(self.colour) else HexColor("#ffffff"))
 
 
-def step_bar(sheet: Sheet, steps: StepProgress) -> None:
+def _looks(periods: Sequence[str]) -> dict[str, _Look]:
+    """How each period looks, the same for the same names in the same order."""
+    spare = iter(_OTHER_LOOKS * (len(periods) + 1))
+    found = {}
+    for period in dict.fromkeys(periods):
+        colour, hatch = _PERIOD_LOOKS.get(period) or next(spare)
+        found[period] = _Look(HexColor(colour), hatch)
+    return found
+
+
+def pictures_high(high: float) -> float:
+    """The room that `day_bars` or `average_day` takes with bars of so much height."""
+    return 26 + 10 + high + 27 + 6
+
+
+def step_bar(sheet: Sheet, steps: StepProgress, left: float = LEFT, wide: float = RIGHT - LEFT) -> None:
     """How far the energy of the step year or month has come, the limits marked."""
     used = steps.before + steps.energy
     last = max((*steps.limits, used, Decimal(1)))
     full = float(last) * (1.18 if not steps.limits or used <= steps.limits[-1] else 1.05)
-    sheet.heading(say("steps", sheet.language), 66)
-    left, wide, high = LEFT, RIGHT - LEFT, 15.0
+    sheet.title(say("steps", sheet.language), left, wide)
+    high = 15.0
     y = sheet.y - 22 - high
 
     def place(value: Decimal) -> float:
@@ -69,7 +100,9 @@ def step_bar(sheet: Sheet, steps: StepProgress) -> None:
         start = place(edge)
         end = place(edges[number]) if number < len(edges) else left + wide
         words = say("step", sheet.language, number)
-        if end - start > 14:
+        if width(words, 6) > end - start - 4:
+            words = str(number)
+        if end - start > 10:
             sheet.text((start + end) / 2, y + high + 5, words, 7.5, align="c", colour=GREY, room=end - start - 4)
         if number > 1:
             sheet.line(start, y - 4, start, y + high + 4, INK, 1)
@@ -77,46 +110,46 @@ def step_bar(sheet: Sheet, steps: StepProgress) -> None:
     y -= 27
     legend = [(_BEFORE, say("used_before", sheet.language), steps.before)] if steps.before > 0 else []
     legend.append((ACCENT, say("this_bill", sheet.language), steps.energy))
-    _legend(sheet, left, y, [(colour, f"{words} {energy_text(value)} kWh") for colour, words, value in legend])
-    sheet.y = y - 6
+    texts = [(_Look(colour), f"{words} {energy_text(value)} kWh") for colour, words, value in legend]
+    sheet.y = _legend(sheet, left, y, texts, left + wide) - 6
 
 
-def tou_bar(sheet: Sheet, energies: Sequence[tuple[str, Decimal]]) -> None:
+def tou_bar(
+    sheet: Sheet, energies: Sequence[tuple[str, Decimal]], left: float = LEFT, whole: float = RIGHT - LEFT
+) -> None:
     """One bar of all energy, shared by its TOU periods."""
     total = sum((value for _, value in energies), Decimal(0))
     if total <= 0:
         return
-    sheet.heading(say("tou", sheet.language), 46)
-    x, high = LEFT, 15.0
+    sheet.title(say("tou", sheet.language), left, whole)
+    x, high = left, 15.0
     y = sheet.y - 8 - high
-    colours = _colours([period for period, _ in energies])
+    looks = _looks([period for period, _ in energies])
     words = []
     for period, value in energies:
         share = float(value / total)
-        wide = (RIGHT - LEFT) * share
-        sheet.box(x, y, wide, high, colours[period])
-        if wide > 32:
-            sheet.text(x + wide / 2, y + 4.5, f"{share * 100:.1f} %", 7.5, align="c", colour=_on(colours[period]))
+        wide = whole * share
+        looks[period].fill(sheet, x, y, wide, high)
         x += wide
-        words.append((colours[period], f"{period_name(period, sheet.language)} {energy_text(value)} kWh"))
-    sheet.y = _legend(sheet, LEFT, y - 13, words) - 6
+        said = f"{period_name(period, sheet.language)} {energy_text(value)} kWh, {share * 100:.1f} %"
+        words.append((looks[period], said))
+    sheet.y = _legend(sheet, left, y - 13, words, left + whole) - 6
 
 
-def _on(colour: Color) -> Color:
-    """Black or white, whichever can be read on `colour`."""
-    light = 0.299 * colour.red + 0.587 * colour.green + 0.114 * colour.blue
-    return INK if light > 0.6 else HexColor("#ffffff")
+def _light(colour: Color) -> bool:
+    """Whether dark lines are seen on a colour better than white ones."""
+    return bool(0.299 * colour.red + 0.587 * colour.green + 0.114 * colour.blue > 0.6)
 
 
-def _legend(sheet: Sheet, x: float, y: float, entries: Sequence[tuple[Color, str]]) -> float:
-    """Coloured squares with their meaning, in as many lines as it takes; the base line of the last."""
+def _legend(sheet: Sheet, x: float, y: float, entries: Sequence[tuple[_Look, str]], right: float) -> float:
+    """Filled squares with their meaning, in as many lines as it takes; the base line of the last."""
     at = x
-    for colour, words in entries:
-        wide = 11 + width(words, 7.5) + 14
-        if at > x and at + wide > RIGHT:
+    for look, words in entries:
+        wide = 13 + width(words, 7.5) + 12
+        if at > x and at + wide - 12 > right:
             at, y = x, y - 11
-        sheet.box(at, y - 0.5, 7, 7, colour)
-        sheet.text(at + 11, y, words, 7.5, colour=GREY, room=RIGHT - at - 11)
+        look.fill(sheet, at, y - 1, 9, 8)
+        sheet.text(at + 13, y, words, 7.5, colour=GREY, room=right - at - 13)
         at += wide
     return y
 
@@ -142,57 +175,57 @@ def _axis(sheet: Sheet, x: float, y: float, wide: float, high: float, most: floa
     return ticks[-1]
 
 
-def day_bars(sheet: Sheet, days: Sequence[Day]) -> None:
-    """A bar for each day of the period."""
-    sheet.heading(say("days", sheet.language), 130)
-    x, wide, high = LEFT + 34, RIGHT - LEFT - 34, 82.0
+def day_bars(sheet: Sheet, days: Sequence[Day], left: float, whole: float, high: float) -> None:
+    """A bar for each day of the period, the highest of `high` points or less."""
+    sheet.title(say("days", sheet.language), left, whole)
+    x, wide = left + _AXIS, whole - _AXIS
     y = sheet.y - 10 - high
     top = _axis(sheet, x, y, wide, high, max((float(day.energy) for day in days if day.energy is not None), default=0))
     slot = wide / max(len(days), 1)
     for number, day in enumerate(days):
         middle = x + slot * (number + 0.5)
         if day.energy is not None and day.energy > 0:
-            colour = HexColor("#e0a070") if day.estimated else _BAR
-            sheet.box(middle - slot * 0.34, y, slot * 0.68, high * float(day.energy) / top, colour)
+            look = _Look(_ESTIMATED, "/") if day.estimated else _Look(_BAR)
+            look.fill(sheet, middle - slot * 0.34, y, slot * 0.68, high * float(day.energy) / top)
         if number % _every(len(days)) == 0:
             sheet.text(middle, y - 10, f"{day.day.month}-{day.day.day}", 7, align="c", colour=GREY)
     y -= 23
-    entries = [(_BAR, say("energy_used", sheet.language))]
+    entries = []
     if any(day.estimated for day in days):
-        entries.append((HexColor("#e0a070"), say("estimated", sheet.language)))
+        entries += [(_Look(_BAR), say("energy_used", sheet.language))]
+        entries += [(_Look(_ESTIMATED, "/"), say("estimated", sheet.language))]
     if any(day.energy is None for day in days):
-        entries.append((HexColor("#ffffff"), say("missing_days", sheet.language)))
-    _legend(sheet, x, y, entries)
-    sheet.y = y - 6
+        entries.append((_Look(HexColor("#ffffff")), say("missing_days", sheet.language)))
+    sheet.y = _legend(sheet, x, y, entries, left + whole) - 6
 
 
 def _every(days: int) -> int:
-    return 1 if days <= 12 else 2 if days <= 20 else 3 if days <= 40 else 7
+    return 1 if days <= 8 else 2 if days <= 16 else 5 if days <= 40 else 10
 
 
-def average_day(sheet: Sheet, hours: Sequence[Decimal | None], periods: Sequence[str]) -> None:
+def average_day(
+    sheet: Sheet, hours: Sequence[Decimal | None], periods: Sequence[str], left: float, whole: float, high: float
+) -> None:
     """The mean energy of each hour, over the TOU periods of the day."""
-    sheet.heading(say("average_day", sheet.language), 140)
-    x, wide, high = LEFT + 34, RIGHT - LEFT - 34, 82.0
+    sheet.title(say("average_day", sheet.language), left, whole)
+    x, wide = left + _AXIS, whole - _AXIS
     y = sheet.y - 10 - high
     slot = wide / 24
-    colours = _colours([period for period in periods if period])
+    looks = _looks([period for period in periods if period])
     for hour, period in enumerate(periods):
         if period:
-            sheet.box(x + slot * hour, y, slot, high, _pale(colours[period]))
-            sheet.box(x + slot * hour, y - 4, slot, 4, colours[period])
+            sheet.box(x + slot * hour, y, slot, high, _pale(looks[period].colour))
+            looks[period].fill(sheet, x + slot * hour, y - 5, slot, 5)
     top = _axis(sheet, x, y, wide, high, max((float(value) for value in hours if value is not None), default=0))
     for hour, value in enumerate(hours):
         if value is not None and value > 0:
             sheet.box(x + slot * (hour + 0.16), y, slot * 0.68, high * float(value) / top, _BAR)
-    for hour in range(0, 25, 3):
+    for hour in range(0, 25, 4):
         align = "r" if hour == 24 else "c"
-        sheet.text(x + slot * hour, y - 13, f"{hour:02d}:00", 7, align=align, colour=GREY)
+        sheet.text(x + slot * hour, y - 14, f"{hour:02d}:00", 7, align=align, colour=GREY)
     y -= 27
-    words = [(colour, period_name(period, sheet.language)) for period, colour in colours.items()]
-    if words:
-        _legend(sheet, x, y, words)
-    sheet.y = y - 6
+    words = [(look, period_name(period, sheet.language)) for period, look in looks.items()]
+    sheet.y = _legend(sheet, x, y, words, left + whole) - 6
 
 
 def _pale(colour: Color) -> Color:

@@ -6,7 +6,7 @@ A character that no font has is written as its code point (`U+20BB7`), never as 
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -99,14 +99,21 @@ def _units(text: str) -> list[str]:
 
 def wrap(text: str, size: float, room: float, bold: bool = False) -> list[str]:
     """`text` in lines that are no wider than `room` points; a word that is longer is cut."""
-    lines, line = [], ""
+    return list(_wrapped(text, size, room, bold))
+
+
+@lru_cache(maxsize=4096)
+def _wrapped(text: str, size: float, room: float, bold: bool) -> tuple[str, ...]:
+    """Kept for the texts that stand on every bill."""
+    lines, line, long = [], "", 0.0
     for unit in _units(text):
-        if line and width((line + unit).rstrip(), size, bold) > room:
+        if line and long + width(unit.rstrip(), size, bold) > room:
             lines.append(line.rstrip())
-            line = ""
+            line, long = "", 0.0
         while width(unit.rstrip(), size, bold) > room and len(unit) > 1:
             fits = max(next((n for n in range(len(unit), 0, -1) if width(unit[:n], size, bold) <= room), 1), 1)
             lines.append(unit[:fits])
             unit = unit[fits:]
         line += unit
-    return [*lines, line.rstrip()] if line.strip() or not lines else lines
+        long += width(unit, size, bold)
+    return (*lines, line.rstrip()) if line.strip() or not lines else tuple(lines)

@@ -41,7 +41,7 @@ Stroke = Callable[[Any], None]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table. align: `l`, `r` or `c`."""
+    """One column of a table. align: `l`, `r`, `c`, or `d`: numbers with their decimal points under each other."""
 
     head: str
     width: float
@@ -119,6 +119,26 @@ class Sheet:
 
         self._add(stroke)
 
+    def hatch(self, x: float, y: float, wide: float, high: float, kind: str, colour: Color) -> None:
+        """Fine lines over a rectangle, so that it is told from others in print without colours.
+
+        kind: any of `/`, `\\`, `-`, `|` together; "" for none.
+        """
+
+        def stroke(canvas: Any) -> None:
+            canvas.saveState()
+            path = canvas.beginPath()
+            path.rect(x, y, wide, high)
+            canvas.clipPath(path, stroke=0, fill=0)
+            canvas.setStrokeColor(colour)
+            canvas.setLineWidth(0.5)
+            for x0, y0, x1, y1 in _hatching(x, y, wide, high, kind):
+                canvas.line(x0, y0, x1, y1)
+            canvas.restoreState()
+
+        if kind:
+            self._add(stroke)
+
     # -- flow ----------------------------------------------------------------------------------------------------------
 
     def need(self, high: float) -> bool:
@@ -134,6 +154,21 @@ class Sheet:
         self.y -= 24
         return True
 
+    @property
+    def pages(self) -> int:
+        """How many pages there are by now."""
+        return len(self._pages)
+
+    def place(self) -> tuple[int, int, float]:
+        """Where drawing stands, for `back_to`."""
+        return len(self._pages), len(self._pages[-1]), self.y
+
+    def back_to(self, place: tuple[int, int, float]) -> None:
+        """Take back all that was drawn since `place`."""
+        pages, strokes, self.y = place
+        del self._pages[pages:]
+        del self._pages[-1][strokes:]
+
     def skip(self, high: float) -> None:
         """Leave room."""
         self.y -= high
@@ -141,27 +176,37 @@ class Sheet:
     def heading(self, text: str, keep: float = 40) -> None:
         """A heading, with `keep` points under it on the same page."""
         self.need(26 + keep)
+        self.title(text, LEFT, RIGHT - LEFT)
+
+    def title(self, text: str, x: float, wide: float) -> None:
+        """A heading over a part of the width; its room must be there."""
         self.y -= 20
-        self.text(LEFT, self.y, text, 11, bold=True, colour=ACCENT, room=RIGHT - LEFT)
+        self.text(x, self.y, text, 11, bold=True, colour=ACCENT, room=wide)
         self.y -= 6
 
-    def box_of(self, title: str, sentences: Sequence[str], *, size: float = 8, colour: Color = GREY) -> None:
-        """Sentences in a box under a title (if there is one), each beginning a line; kept on one page."""
-        room = RIGHT - LEFT - 20
-        rows = [row for sentence in sentences for row in wrap(sentence, size, room)]
-        leading = size * 1.45
+    def box_of(self, title: str, *columns: Sequence[str], size: float = 8, colour: Color = GREY) -> None:
+        """Sentences in a box under a title (if there is one), each beginning a line; kept on one page.
+
+        Several columns stand side by side, each as wide as its text is long among all.
+        """
+        slots = _slots([sum(width(one, size) for one in column) for column in columns], RIGHT - LEFT - 6)
+        texts = [
+            [row for one in column for row in wrap(one, size, slot - 14)]
+            for column, slot in zip(columns, slots, strict=True)
+        ]
+        leading = size * 1.4
         head = 16 if title else 0
-        high = head + leading * len(rows) + 12
+        high = head + leading * max(len(rows) for rows in texts) + 12
         self.need(high + 10)
         self.y -= 10
         self.box(LEFT, self.y - high, RIGHT - LEFT, high, FAINT, colour if colour != GREY else LINE)
         at = self.y - 14
         if title:
-            self.text(LEFT + 10, at, title, 9, bold=True, room=room)
+            self.text(LEFT + 10, at, title, 9, bold=True, room=RIGHT - LEFT - 20)
             at -= 15
-        for row in rows:
-            self.text(LEFT + 10, at, row, size, colour=colour)
-            at -= leading
+        for number, rows in enumerate(texts):
+            for step, row in enumerate(rows):
+                self.text(LEFT + 10 + sum(slots[:number]), at - leading * step, row, size, colour=colour)
         self.y -= high
 
     def table(self, columns: Sequence[Column], rows: Sequence[Row], *, size: float = 8.5) -> None:
@@ -170,12 +215,13 @@ class Sheet:
         head_rows = [wrap(column.head, 7.5, column.width - 2 * _PAD, True) for column in columns]
         head_high = max(len(texts) for texts in head_rows) * 9.5 + 6
         self.need(head_high + sum(heights[:2]))
+        tails = [_widest_tail(rows, number, size) if one.align == "d" else 0.0 for number, one in enumerate(columns)]
         self._table_head(columns, head_rows, head_high)
         for number, (row, high) in enumerate(zip(rows, heights, strict=True)):
             keep = high + (heights[number + 1] if row.kind == "group" and number + 1 < len(rows) else 0)
             if self.need(keep):
                 self._table_head(columns, head_rows, head_high)
-            self._table_row(columns, row, high, size)
+            self._table_row(columns, row, high, size, tails)
         self.line(LEFT, self.y, RIGHT, self.y)
 
     def _table_head(self, columns: Sequence[Column], texts: Sequence[Sequence[str]], high: float) -> None:
@@ -188,7 +234,7 @@ class Sheet:
             x += column.width
         self.y -= high
 
-    def _table_row(self, columns: Sequence[Column], row: Row, high: float, size: float) -> None:
+    def _table_row(self, columns: Sequence[Column], row: Row, high: float, size: float, tails: Sequence[float]) -> None:
         bold = row.kind != "row"
         size += row.kind == "total"
         if row.kind == "total":
@@ -199,6 +245,8 @@ class Sheet:
         for number, (column, cell) in enumerate(zip(columns, row.cells, strict=True)):
             room = _room(columns, number, row) - 2 * _PAD
             at, align = _edge(x, column)
+            if column.align == "d" and cell:  # a number too long for it stands further right
+                at -= min(tails[number] - width(_tail(cell), size), max(room - width(cell, size), 0))
             colour = WARN if number in row.warn else ACCENT if row.kind == "group" else INK
             lines = _lines(cell, size, room, bold, column.align)
             for step, text in enumerate(lines):
@@ -237,8 +285,27 @@ class Sheet:
 
 def _edge(x: float, column: Column) -> tuple[float, str]:
     """Where a cell's text starts or ends, and how it is aligned."""
+    align = "r" if column.align == "d" else column.align
     where = {"l": x + _PAD, "r": x + column.width - _PAD, "c": x + column.width / 2}
-    return where[column.align], column.align
+    return where[align], align
+
+
+def _slots(lengths: Sequence[float], wide: float) -> list[float]:
+    """`wide` shared out by lengths of text, none below a third of an equal share."""
+    most = sum(lengths)
+    if most <= 0:
+        return [wide / len(lengths) for _ in lengths]
+    least = wide / len(lengths) / 3
+    return [least + (wide - least * len(lengths)) * length / most for length in lengths]
+
+
+def _tail(number: str) -> str:
+    """A number from its decimal point on."""
+    return number[number.index(".") :] if "." in number else ""
+
+
+def _widest_tail(rows: Sequence[Row], number: int, size: float) -> float:
+    return max((width(_tail(row.cells[number]), size) for row in rows), default=0.0)
 
 
 def _room(columns: Sequence[Column], number: int, row: Row) -> float:
@@ -254,7 +321,7 @@ def _room(columns: Sequence[Column], number: int, row: Row) -> float:
 
 def _lines(cell: str, size: float, room: float, bold: bool, align: str) -> list[str]:
     """A cell's lines; numbers (right-aligned) are made smaller instead of broken."""
-    return cell.split("\n") if align == "r" else wrap(cell, size, room, bold)
+    return cell.split("\n") if align in ("r", "d") else wrap(cell, size, room, bold)
 
 
 def _height(columns: Sequence[Column], row: Row, size: float) -> float:
@@ -284,6 +351,22 @@ def _write(canvas: Any, x: float, y: float, text: str, size: float, bold: bool, 
             piece.setTextRenderMode(0)
         canvas.drawText(piece)
         x += canvas.stringWidth(written, name, size)
+
+
+def _hatching(x: float, y: float, wide: float, high: float, kind: str) -> list[tuple[float, float, float, float]]:
+    """The lines of a hatching, three points apart."""
+    apart, found = 3.0, []
+    for number in range(1, int((wide + high) / apart) + 1):
+        at = apart * number
+        if "/" in kind:
+            found.append((x + at - high, y, x + at, y + high))
+        if "\\" in kind:
+            found.append((x + at, y, x + at - high, y + high))
+        if "|" in kind and at < wide:
+            found.append((x + at, y, x + at, y + high))
+        if "-" in kind and at < high:
+            found.append((x, y + at, x + wide, y + at))
+    return found
 
 
 def _watermark(canvas: Any, mark: str) -> None:

@@ -18,7 +18,7 @@ from billing.model import Bill
 from billing.names import TOTAL
 from headend.civil import zone
 
-__all__ = ["BILL_HEAD", "LINE_HEAD", "bill_row", "cell", "csv_text", "line_rows"]
+__all__ = ["BILL_HEAD", "LINE_HEAD", "bill_row", "cell", "csv_text", "line_rows", "rows_text"]
 
 BILL_HEAD = (
     "bill",
@@ -59,11 +59,14 @@ def cell(value: object) -> str:
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]], *, bom: bool = False) -> str:
     """A table with its head, lines ended as RFC 4180 has them; bom: begins with the mark spreadsheets know UTF-8 by."""
+    return (BOM if bom else "") + rows_text([head]) + rows_text(rows)
+
+
+def rows_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows of a table without its head."""
     stream = StringIO(newline="")
-    writer = csv.writer(stream)
-    writer.writerow(head)
-    writer.writerows([cell(value) for value in row] for row in rows)
-    return (BOM if bom else "") + stream.getvalue()
+    csv.writer(stream).writerows([cell(value) for value in row] for row in rows)
+    return stream.getvalue()
 
 
 def bill_row(bill: Bill, customer: str, invoice: str, reversed_by: str) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from billing.documents.bill_pdf import money
+from billing.documents.fonts import wrap
 from billing.documents.sheet import ACCENT, FAINT, GREY, LEFT, RIGHT, Column, Row, Sheet
 from billing.documents.spreadsheet import csv_text
 from billing.documents.words import kind_name, say
@@ -110,11 +111,13 @@ def statement_pdf(found: Extract, utility: str, zone_name: str, language: str = 
         if value:
             sheet.y -= 16
             sheet.text(LEFT, sheet.y, name, 8, colour=GREY, room=112)
-            sheet.text(LEFT + 120, sheet.y, value, 9.5, room=RIGHT - LEFT - 120)
+            for number, part in enumerate(wrap(value, 9.5, RIGHT - LEFT - 120)):
+                sheet.y -= 12.5 if number else 0
+                sheet.text(LEFT + 120, sheet.y, part, 9.5)
     _balances(sheet, found)
     sheet.heading(say("entries", language), 60)
     _entries(sheet, found, zone_name)
-    sheet.box_of("", [say("balance_note", language, between=" ")])
+    sheet.box_of("", (say("balance_note", language, between=" "),))
     return sheet.pdf()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
+from billing.documents.phrases import adjustment_words, words_of
 from billing.documents.sheet import Row
 from billing.documents.words import GROUPS, group_of, line_label, quality_name, register_name, say, unit_name
 from billing.model import Bill, BillLine, RegisterEnd, RegisterPart
@@ -18,16 +20,24 @@ __all__ = ["charge_rows", "reading_rows"]
 
 
 def charge_rows(bill: Bill, language: str) -> list[Row]:
-    """A bill's lines in groups, with the sum of each group that has several, and the total."""
+    """A bill's lines, in groups with their sums where there are several, and the total.
+
+    What stands in small under a line is not said again under the next.
+    """
     places = _places(bill.lines)
     groups: dict[str, list[BillLine]] = defaultdict(list)
     for line in bill.lines:
         groups[group_of(line)].append(line)
     rows = []
     for group in (name for name in GROUPS if name in groups):
-        rows.append(Row((say(f"group_{group}", language), "", "", "", ""), "group"))
-        rows += [_line_row(line, places, language) for line in groups[group]]
-        if len(groups[group]) > 1:
+        if len(groups) > 1:
+            rows.append(Row((say(f"group_{group}", language), "", "", "", ""), "group"))
+        under = ""
+        for line in groups[group]:
+            row = _line_row(line, places, language, parts=bool(bill.segments))
+            rows.append(row if row.small != under else replace(row, small=""))
+            under = row.small
+        if len(groups[group]) > 1 and len(groups) > 1:
             amount = sum((line.amount for line in groups[group]), Decimal(0))
             rows.append(Row((say("subtotal", language), "", "", "", f"{amount:,f}"), "sum"))
     total = bill.total or Decimal(0)
@@ -35,34 +45,47 @@ def charge_rows(bill: Bill, language: str) -> list[Row]:
     return rows
 
 
-def _line_row(line: BillLine, places: dict[str, int], language: str) -> Row:
-    label = line_label(line, language)
-    text = label or line.text
-    part = line.determinant.partition("@")[2]
-    if part and part not in line.text:
-        text += f" ({say('from_day', language, part)})"
-    own = line.text if label and not _says_the_same(line, label) else ""
-    price = f"{line.price:,f}" if line.unit == PERCENT else f"{line.price:,.{places['price']}f}"
+def _line_row(line: BillLine, places: dict[str, int], language: str, *, parts: bool) -> Row:
+    text, small = _texts(line, language, parts=parts)
+    price = f"{line.price:,.{max(_needed(line.price), 2)}f}"
     quantity = f"{line.quantity:,.{_needed(line.quantity) if line.unit == PERCENT else places[line.unit]}f}"
-    return Row((text, quantity, unit_name(line.unit, language), price, f"{line.amount:,f}"), small=own)
+    return Row((text, quantity, unit_name(line.unit, language), price, f"{line.amount:,f}"), small=small)
 
 
-_PLAIN = ("energy, ", "addition, ")
-"""How the text of a line begins whose tariff gives it none."""
+def _texts(line: BillLine, language: str, *, parts: bool) -> tuple[str, str]:
+    """What a line is called, and what stands under it in small: the tariff's own words, what rating added to them."""
+    label = line_label(line, language)
+    if group_of(line) == "adjustment":
+        return label or line.text, adjustment_words(line.text, language) if label else ""
+    words = words_of(_without_period(line), parts=parts)
+    day = line.determinant.partition("@")[2]
+    days = words.days_in(language) or (say("from_day", language, day) if day else "")
+    text = label or words.head_in(language)
+    steps = tuple(one for one in words.clauses if one.startswith("step ") or one == "addition") if label else ()
+    shown = words.clauses_in(language, but=steps)
+    if label and not (words.plain and not words.head[-1:].isdigit()) and not _says_the_same(words.head, line, label):
+        shown.insert(0, words.head_in(language))
+    between = "，" if language == "zh" else "; " if language == "both" else ", "
+    return f"{text} ({days})" if days else text, between.join(shown)
 
 
-def _says_the_same(line: BillLine, label: str) -> bool:
-    text = line.text.casefold()
-    return text in label.casefold() or text == line.code.casefold() or text.startswith(_PLAIN)
+def _without_period(line: BillLine) -> str:
+    """A line's text without the TOU period that its code names already."""
+    period = line.code.removeprefix("energy_")
+    if period.startswith("step"):
+        period = period.partition("_")[2]
+    return line.text.replace(f", {period}", "", 1) if period and period != line.code else line.text
+
+
+def _says_the_same(head: str, line: BillLine, label: str) -> bool:
+    return head.casefold() in label.casefold() or head.casefold() == line.code.casefold()
 
 
 def _places(lines: Sequence[BillLine]) -> dict[str, int]:
-    """Decimal places by unit, so that quantities stand under each other, and of prices."""
-    found: dict[str, int] = {"price": 2}
+    """Decimal places by unit, so that quantities stand under each other."""
+    found: dict[str, int] = {}
     for line in lines:
         found[line.unit] = max(found.get(line.unit, 0), _needed(line.quantity))
-        if line.unit != PERCENT:
-            found["price"] = max(found["price"], _needed(line.price))
     return found
 
 

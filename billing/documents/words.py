@@ -102,11 +102,14 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "标有“估”的示数或电量为估算值，非电能表实抄。",
         "Readings marked “estimated” were worked out, not read from the meter.",
     ),
-    "estimated": ("含估算值", "holds estimated values"),
-    "intervals": (
-        "分时电量由 {} 个区间值累计，其中估算 {} 个。",
-        "Energies by time are sums of {} interval values, {} of them estimated.",
+    "edited_note": (
+        "标有“人工”的示数由人工录入或修改。",
+        "Readings marked “edited” were entered or changed by a person.",
     ),
+    "estimated": ("含估算值", "holds estimated values"),
+    "basis": ("本账单依据：{}。", "This bill rests on {}."),
+    "ends": ("电能表示数：{}", "readings of registers: {}"),
+    "intervals": ("区间值：{}", "interval values: {}"),
     "missing_days": ("空白：当日无完整数据", "Gap: no complete data for that day"),
     "entries": ("往来明细", "Entries"),
     "entry": ("凭证号", "Entry"),
@@ -208,27 +211,34 @@ _QUALITIES: Mapping[Quality, tuple[str, str]] = {
     Quality.SUSPECT: ("存疑", "suspect"),
 }
 
-NOTES: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "read": (
-        (
-            "“电能表示数”为计费周期起止时表上的示数；止减起再乘以倍率，即为电量。",
-            "Meter readings are what the meter showed when the billing period began and ended. The difference times "
-            "the multiplier is the energy.",
-        ),
-        (
-            "每一项费用 = 数量 × 单价，四舍五入到分；单位为 % 的项目按“基数”的百分比计算。",
-            "Each charge is quantity times price, rounded half up. Where the unit is %, it is so much of the base.",
-        ),
-        (
-            "“阶梯进度”表示年度或月度累计电量所处的档次，竖线为各档上限。",
-            "Steps show how far the energy of the step year or month has come; upright lines are the limits.",
-        ),
-        (
-            "“分时电量”为各时段电量及其占比，时段由电价规定，以当地时间为准。",
-            "Energy by time of use is split by the hours of the tariff, in local time.",
-        ),
+NOTES: Mapping[str, tuple[str, str]] = {
+    "readings": (
+        "“电能表示数”为计费周期起止时表上的示数；止减起再乘以倍率，即为电量。",
+        "Energy is what the meter showed at the end less what it showed at the start, times the multiplier.",
+    ),
+    "charges": (
+        "每一项费用 = 数量 × 单价，四舍五入到分。",
+        "A charge is quantity times price, rounded half up.",
+    ),
+    "percent": (
+        "单位为 % 的项目按“基数”的百分比计算。",
+        "Where the unit is %, a charge is so much of the base.",
+    ),
+    "steps": (
+        "“阶梯进度”表示年度或月度累计电量所处的档次，竖线为各档上限。",
+        "Steps: energy of the step year or month so far; upright lines are the limits.",
+    ),
+    "tou": (
+        "“分时电量”为各时段电量及其占比，时段由电价规定，以当地时间为准。",
+        "Energy by time of use is split by the tariff's hours, in local time.",
+    ),
+    "question": (
+        "对示数或费用有疑问，请凭账单编号向{}查询。本账单可用原始数据重新核算；确有差错的，以更正账单或调整项目处理。",
+        "Questions about a reading or a charge: ask {} and name the bill number. The bill can be made again from its "
+        "values; an error is put right by a corrected bill or an adjustment.",
     ),
 }
+"""Sentences of the box that tells how to read a bill."""
 
 
 def _choose(pair: tuple[str, str], language: str, between: str = " / ") -> str:
@@ -243,11 +253,9 @@ def say(key: str, language: str, *values: object, between: str = " / ") -> str:
     return _choose((zh.format(*values), en.format(*values)), language, between)
 
 
-def note(key: str, language: str) -> tuple[str, ...]:
-    """The sentences of a box; with `both` the Chinese ones, then the English."""
-    pairs = NOTES[key]
-    chosen = [0, 1] if language == "both" else [0 if language == "zh" else 1]
-    return tuple(pair[which] for which in chosen for pair in pairs)
+def note(key: str, language: str, *, utility: str) -> str:
+    """A sentence of the box that tells how to read a bill, in one language. utility: who is to be asked."""
+    return _choose(NOTES[key], language).format(utility)
 
 
 def period_name(period: str, language: str) -> str:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 from billing.charges import DemandCharge
-from billing.gathering.intervals import INTERVALS, Curves
+from billing.gathering.intervals import INTERVALS, Curves, Hours
 from billing.gathering.places import Installed, when_text
 from billing.model import Determinant, Hold, IntervalPart, RegisterEnd, RegisterPart
 from billing.names import MAXIMUM, demand_name
@@ -27,6 +27,8 @@ _SECONDS_PER_HOUR = 3600
 
 def highest(name: str, candidates: Sequence[Determinant]) -> Determinant:
     """The highest of the demands of meters that stood there one after the other; the counts of all."""
+    if len(candidates) == 1 and candidates[0].name == name:
+        return candidates[0]
     top = max(candidates, key=lambda found: found.value)
     counts: Counter[Quality] = sum((Counter(dict(found.counts)) for found in candidates), Counter())
     return Determinant(name, top.value, "kW", None, tuple(sorted(counts.items())), top.parents)
@@ -73,12 +75,19 @@ def by_register(
 
 
 def by_intervals(
-    part: Installed, curves: Curves, charge: DemandCharge, counts: Counter[Quality], zone_name: str, as_of: int
+    part: Installed,
+    curves: Curves,
+    charge: DemandCharge,
+    hours: Sequence[Hours],
+    counts: Counter[Quality],
+    zone_name: str,
+    as_of: int,
 ) -> tuple[Determinant | None, list[Hold]]:
     """The highest mean power over a block of `block_min` minutes; blocks are counted from the start of the stay.
 
-    With `slide_min` they start every so many minutes; with a period, only what is used in it counts. Every interval of
-    the stay must be there: the caller has seen to that, and gives their counts.
+    With `slide_min` they start every so many minutes; with a period, only what is used in its `hours` counts, in each
+    piece of the stay by the tariff that holds then. Every interval of the stay must be there: the caller has seen to
+    that, and gives their counts.
     """
     meter, window = part.meter, part.window
     step_s, block_s, slide_s = meter.curve_step_s, charge.block_min * 60, charge.slide_min * 60
@@ -90,8 +99,7 @@ def by_intervals(
         remedy = "bill by the meter's own maximum, read a finer curve, or correct block_min"
         return None, [Hold("demand_step", what, remedy, meter.id, window.start, window.end)]
     per_block = block_s // step_s
-    schedule = charge.schedule if charge.period else None
-    first, total = curves.highest(part, per_block, slide_s // step_s, schedule, charge.period, zone_name)
+    first, total = curves.highest(part, per_block, slide_s // step_s, hours, charge.period, zone_name)
     start = window.start + first * timedelta(seconds=step_s)
     place = (meter.key, meter.id, INTERVALS, Window(start, start + block))
     multiplier = part.installation.multiplier

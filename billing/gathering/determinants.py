@@ -31,7 +31,7 @@ from billing.charges import (
 )
 from billing.gathering import demand
 from billing.gathering import earlier as gather_earlier
-from billing.gathering.intervals import INTERVALS
+from billing.gathering.intervals import INTERVALS, Hours
 from billing.gathering.meters import Meters, demands, needs_energy
 from billing.gathering.places import Installed, Spot
 from billing.gathering.registers import Amount
@@ -84,7 +84,8 @@ def gather(conn: Connection, cases: Sequence[Case], *, as_of: int, past: bool = 
     as_of: the highest outcome id in the store, kept with the interval sums. past: values as the store held them when
     `as_of` was its highest outcome id. Cases that share a tariff, a month and a meter's step are summed together.
     """
-    busy = [case for case in cases if needs_energy(case.period)]
+    busy_periods = {id(period) for period in {id(c.period): c.period for c in cases}.values() if needs_energy(period)}
+    busy = [case for case in cases if id(case.period) in busy_periods]
     network = Network.read(conn, [(case.account.usage_point, case.period) for case in busy])
     meters = Meters.of(conn, network, as_of, past=past)
     own = {(case.account.usage_point, id(case.period)) for case in busy}
@@ -296,23 +297,36 @@ class _Work:
             if charge.source == "register":
                 one, missing = demand.by_register(part, self.batch.settled[part.window], spot.zone)
             else:
-                counts = self._complete(spot, part, charge)
+                hours = self._hours(spot, part, charge)
+                counts = self._complete(spot, part, hours)
                 if counts is None:
                     continue
                 meters = self.batch.meters
-                one, missing = demand.by_intervals(part, meters.curves, charge, counts, spot.zone, meters.as_of)
+                one, missing = demand.by_intervals(part, meters.curves, charge, hours, counts, spot.zone, meters.as_of)
             found += [one] if one else []
             self.holds += missing
         return found
 
-    def _complete(self, spot: Spot, part: Installed, charge: DemandCharge) -> Counter[Quality] | None:
+    def _hours(self, spot: Spot, part: Installed, charge: DemandCharge) -> list[Hours]:
+        """The hours of a demand's period in each piece of a meter's stay, () where all of the time counts.
+
+        Each part of the period has those of its own tariff; one whose tariff has no such demand those of `charge`.
+        """
+        found: list[Hours] = []
+        for number, segment in enumerate(self.case.period.segments if charge.period else ()):
+            alike = (c for c in segment.tariff.charges if isinstance(c, DemandCharge) and c.period == charge.period)
+            schedule = next((c.schedule for c in alike if c.schedule is not None), charge.schedule)
+            assert schedule is not None, "the hours go with the period"
+            found += [(one.window, schedule) for one in spot.pieces(number) if one.installed is part]
+        return found
+
+    def _complete(self, spot: Spot, part: Installed, hours: Sequence[Hours]) -> Counter[Quality] | None:
         """How the intervals of a meter's stay are, if all are there and meet its registers."""
-        meters, found, good = self.batch.meters, Counter[Quality](), True
-        schedule = charge.schedule if charge.period else None
+        meters, found, good, held = self.batch.meters, Counter[Quality](), True, dict(hours)
         for number in range(len(self.case.period.segments)):
             for piece in (one for one in spot.pieces(number) if one.installed is part):
                 _, registers, _ = meters.registers.amount(TOTAL, [(part, piece.window)], spot.zone)
-                sums, torn = meters.checked(piece, schedule, registers, spot.zone)
+                sums, torn = meters.checked(piece, held.get(piece.window), registers, spot.zone)
                 self.torn += torn
                 good = good and sums is not None and not torn
                 for counts in () if sums is None else sums.counts.values():

@@ -43,8 +43,9 @@ def ratchet_charge(period: Period) -> tuple[DemandCharge, Ratchet] | None:
 def earlier(conn: Connection, cases: Sequence[Case]) -> dict[str, list[Issued]]:
     """By account what the bills of a batch need of those before them that stand."""
     names, accounts, start, end = set[str](), set[str](), None, None
+    periods = {id(case.period): _asked(case.period) for case in {id(one.period): one for one in cases}.values()}
     for case in cases:
-        asked, since = _asked(case.period)
+        asked, since = periods[id(case.period)]
         if asked:
             names |= asked
             accounts.add(case.account.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -24,10 +24,13 @@ from headend.quantities import from_units, to_units
 from headend.store.columns import Intervals, interval_matrix
 from headend.store.registry import MeterRow
 
-__all__ = ["INTERVALS", "Curves", "PieceSums", "Rows", "sum_check"]
+__all__ = ["INTERVALS", "Curves", "Hours", "PieceSums", "Rows", "sum_check"]
 
 INTERVALS: Final = "import_interval_kwh"
 """The interval quantity whose sums are the TOU energies."""
+
+Hours = tuple[Window, Schedule]
+"""A piece of a stay, and the hours that hold in it."""
 
 _RESOLUTION = Decimal("0.01")
 _RUNS_SHOWN = 5
@@ -50,20 +53,35 @@ class _Group:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sums:
-    """By meter and period: units, and how many values of which quality. bad: which meters lack something."""
+    """By meter and period: units, and how many values of which quality. bad: which meters lack something.
+
+    counted: the counts of a meter as `PieceSums` has them, made once for all that are alike.
+    """
 
     periods: tuple[str, ...]
     units: NDArray[np.int64]
     counts: NDArray[np.int64]
     bad: NDArray[np.bool_]
+    counted: dict[bytes, Mapping[str, Counter[Quality]]] = field(default_factory=dict)
+
+    def of(self, row: int) -> PieceSums:
+        """Those of one meter."""
+        numbers = self.counts[row]
+        key = numbers.tobytes()
+        if key not in self.counted:
+            self.counted[key] = {
+                period: Counter({Quality(q): int(c) for q, c in enumerate(numbers[n]) if c})
+                for n, period in enumerate(self.periods)
+            }
+        return PieceSums(dict(zip(self.periods, self.units[row].tolist(), strict=True)), self.counted[key])
 
 
 @dataclass(frozen=True, slots=True)
 class PieceSums:
-    """Intervals of one meter in a piece, by TOU period ("" where there is no schedule)."""
+    """Intervals of one meter in a piece, by TOU period ("" where there is no schedule). counts: not to be changed."""
 
-    units: dict[str, int]
-    counts: dict[str, Counter[Quality]]
+    units: Mapping[str, int]
+    counts: Mapping[str, Counter[Quality]]
 
     def part(self, piece: Piece, period: str, as_of: int) -> IntervalPart:
         """The sum of one period as what a determinant comes from."""
@@ -140,32 +158,33 @@ class Curves:
         sums = _group_sums(group, matrix, piece.window, schedule, zone_name)
         if sums.bad[row]:
             return None, list(_bad_holds(self.rows(piece.installed).cut(piece.window), piece, zone_name))
-        units = {period: int(sums.units[row, n]) for n, period in enumerate(sums.periods)}
-        counts = {
-            period: Counter({Quality(q): int(c) for q, c in enumerate(sums.counts[row, n]) if c})
-            for n, period in enumerate(sums.periods)
-        }
-        return PieceSums(units, counts), []
+        return sums.of(row), []
 
     def highest(
-        self, part: Installed, per_block: int, hop: int, schedule: Schedule | None, period: str, zone_name: str
+        self, part: Installed, per_block: int, hop: int, hours: Sequence[Hours], period: str, zone_name: str
     ) -> tuple[int, int]:
         """The first interval of the block that holds most of a stay, and its units; of one TOU period only, if given.
 
-        All of the stay's intervals must be there, and a block must fit in it.
+        hours: which hours the period has in each piece of the stay, () where all of the time counts. All of the stay's
+        intervals must be there, and a block must fit in it.
         """
         group, matrix, row = self._group(part)
-        key = (per_block, hop, id(schedule), period)
+        key = (per_block, hop, period, *((window, id(schedule)) for window, schedule in hours))
         if key not in group.highest:
             units = matrix.units
-            if schedule is not None:
-                names = tuple(dict.fromkeys(s.period for s in spans(schedule, group.window, zone_name)))
-                index = period_index(schedule, group.window, zone_name, group.step_s, names)
-                mine = names.index(period) if period in names else -1
-                units = units * (index == mine)
+            if hours:
+                units = units * np.concatenate([_inside(group.step_s, *one, period, zone_name) for one in hours])
             group.highest[key] = kernel.highest_block(units, per_block, hop)
         first, top = group.highest[key]
         return int(first[row]), int(top[row])
+
+
+def _inside(step_s: int, window: Window, schedule: Schedule, period: str, zone_name: str) -> NDArray[np.bool_]:
+    """Which intervals of `window` are in a TOU period."""
+    names = tuple(dict.fromkeys(span.period for span in spans(schedule, window, zone_name)))
+    place = names.index(period) if period in names else -1
+    found: NDArray[np.bool_] = period_index(schedule, window, zone_name, step_s, names) == place
+    return found
 
 
 def _split(schedule: Schedule | None, window: Window, zone_name: str) -> tuple[PeriodSpan, ...]:

@@ -32,6 +32,7 @@ from billing.kernel import Ints
 from billing.model import Derived, Hold, Period, RegisterPart
 from billing.names import EXPORT, REACTIVE, TOTAL, tou_name
 from billing.rating.tariff import one_of, periods_of
+from headend.model import Window
 
 __all__ = ["Meters", "by_intervals", "needs_energy", "split_charges"]
 
@@ -73,7 +74,7 @@ def demands(period: Period) -> tuple[DemandCharge, ...]:
 class Meters:
     """The meters of a batch: `want` what each spot's charges ask for, `read` once, then call for each segment.
 
-    prices: of market series by interval, worked out once for a grid.
+    prices: of market series by interval, worked out once for a grid. periods: that are billed for a window by a charge.
     """
 
     registers: Registers
@@ -81,6 +82,7 @@ class Meters:
     network: Network
     as_of: int
     prices: dict[tuple[int, int, int, int], Ints] = field(default_factory=dict)
+    periods: dict[tuple[int, Window], tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, conn: Connection, network: Network, as_of: int, *, past: bool) -> Meters:
@@ -155,8 +157,10 @@ class Meters:
     ) -> None:
         """Period energies as sums of the intervals that start in them."""
         window = spot.period.segments[segment].window
-        names = periods_of(charge, window, spot.zone)
-        amounts = {period: Amount() for period in names}
+        place = (id(charge), window)  # as for sums: charges are those of the batch's tariffs
+        if place not in self.periods:
+            self.periods[place] = periods_of(charge, window, spot.zone)
+        amounts = {period: Amount() for period in self.periods[place]}
         for piece in pieces:
             sums, torn = self.checked(piece, charge.schedule, registers, spot.zone)
             found.torn += [hold for hold in torn if hold not in found.torn]
@@ -165,7 +169,7 @@ class Meters:
                 part = sums.part(piece, period, self.as_of)
                 amounts[period].value += part.value
                 amounts[period].parents.append(part)
-                amounts[period].counts += sums.counts[period]
+                amounts[period].count(sums.counts[period])
         found.amounts |= {tou_name(period): amount for period, amount in amounts.items()}
         if own and isinstance(charge, TouCharge) and charge.registers and not found.torn:
             others = {}

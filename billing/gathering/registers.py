@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -36,6 +36,11 @@ class Amount:
         if value:
             self.value += value
             self.parents.append(Derived(name, value))
+
+    def count(self, counts: Mapping[Quality, int]) -> None:
+        """Add how many values of which quality went into it."""
+        for quality, number in counts.items():
+            self.counts[quality] += number
 
     def determinant(self, name: str, unit: str, used: Decimal | None = None) -> Determinant:
         """The determinant that it is."""
@@ -71,7 +76,8 @@ class Registers:
                 found.append(register)
                 total.value += register.value
                 total.parents.append(register)
-                total.counts.update((register.start.quality, register.end.quality))
+                total.counts[register.start.quality] += 1
+                total.counts[register.end.quality] += 1
         return total, found, holds
 
     def part(

@@ -248,12 +248,15 @@ def _loss(network: Network, spot: Spot, segment: int, whole: Energies) -> losses
         whole.holds.append(Hold("supply_part", what, remedy, start=window.start, end=window.end))
         return None
     reactive = whole.amounts.get(REACTIVE, Amount()).value
-    hours = Decimal(int((window.end - window.start).total_seconds())) / 3600
     try:
-        return losses.loss(rows[0], whole.amounts[TOTAL].value, reactive, hours)
+        return losses.loss(rows[0], whole.amounts[TOTAL].value, reactive, _hours(window), _hours(spot.period.month))
     except ValueError as error:
         whole.holds.append(Hold("supply_loss", str(error), "check the meter and the supply's numbers"))
         return None
+
+
+def _hours(window: Window) -> Decimal:
+    return Decimal(int((window.end - window.start).total_seconds())) / 3600
 
 
 def _add_loss(energies: Energies, loss: losses.Loss | None, spot: Spot, segment: int) -> None:
@@ -267,7 +270,7 @@ def _add_loss(energies: Energies, loss: losses.Loss | None, spot: Spot, segment:
         energies.amounts[period].add(name, part)
     for kind, value in ((LOSS, loss.active_kwh), (LOSS_REACTIVE, loss.reactive_kvarh)):
         one = Amount()
-        one.value, one.parents = value, [Derived("transformer", value)]
+        one.value, one.parents = value, [Derived(loss.source, value)]
         energies.amounts[kind] = one
     if REACTIVE in energies.amounts:
         energies.amounts[REACTIVE].add(at(LOSS_REACTIVE, label), loss.reactive_kvarh)

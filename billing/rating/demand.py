@@ -47,21 +47,24 @@ def _demand_lines(part: Part, charge: DemandCharge) -> Iterator[LineColumn]:
     def words(index: int) -> str:
         return f"{text}, contract (maximum {_plain(maximum, index)} kW)"
 
-    yield from _billed(part, charge, agreed, words, source)
     limit = times(agreed, part.sheet.fixed(charge.allowance))
     above = subtract(maximum, limit)
     excess = above if charge.excess_above == "allowance" else subtract(maximum, agreed)
+    present: Mask = np.asarray(above.values > 0, dtype=np.bool_)
+    billed = Column(np.where(present, excess.values, 0), excess.places, excess.there)
+    yield from _billed(part, charge, agreed, words, source, billed)
     price, share = part.monthly(_top_price(charge) * charge.excess_factor)
     told = f"{text}, above {'the limit' if charge.excess_above == 'allowance' else 'the contract'}{share}"
-    present: Mask = np.asarray(above.values > 0, dtype=np.bool_)
     if present.any():
         yield part.line(_code(charge, "excess"), _dated(part, told), excess, _KW, price, name, present)
 
 
-def _billed(part: Part, charge: DemandCharge, quantity: Column, words: Words, name: str) -> Iterator[LineColumn]:
-    """`quantity`, or what the ratchet makes of it, at its price or by its steps."""
+def _billed(
+    part: Part, charge: DemandCharge, quantity: Column, words: Words, name: str, excess: Column | None = None
+) -> Iterator[LineColumn]:
+    """`quantity`, or what the ratchet makes of it, at its price or by its steps. excess: kW billed beside it."""
     if charge.ratchet is not None and (highest := part.sheet.columns.get(RATCHET)) is not None:
-        quantity, words = _ratcheted(charge.ratchet, quantity, highest, words)
+        quantity, words = _ratcheted(charge.ratchet, quantity, highest, words, excess)
     if not charge.steps:
         price, share = part.monthly(charge.price)
         yield part.line(charge.code, _dated(part, words, share), quantity, _KW, price, name)
@@ -75,19 +78,27 @@ def _billed(part: Part, charge: DemandCharge, quantity: Column, words: Words, na
         yield part.line(f"{charge.code}_step{number}", text, held, _KW, price, name, present)
 
 
-def _ratcheted(rule: Ratchet, quantity: Column, highest: Column, words: Words) -> tuple[Column, Words]:
-    """At least so many percent of the highest demand of the months before, for the accounts that have one."""
+def _ratcheted(
+    rule: Ratchet, quantity: Column, highest: Column, words: Words, excess: Column | None
+) -> tuple[Column, Words]:
+    """At least so many percent of the highest demand of the months before, for the accounts that have one.
+
+    What is billed as excess counts towards it: no kW is asked for twice.
+    """
     least = times(highest, constant(rule.percent.scaleb(-2), len(highest)))
     if least.there is not None:
         least = Column(np.where(least.there, least.values, 0), least.places)
+    if excess is not None:
+        least = subtract(least, excess)
     billed = larger(quantity, least)
     raised = subtract(billed, quantity).values > 0
+    together = "" if excess is None else ", with what is above"
 
     def told(index: int) -> str:
         text = words if isinstance(words, str) else words(index)
         if not raised[index]:
             return text
-        return f"{text}, at least {rule.percent.normalize():f} % of {_plain(highest, index)} kW"
+        return f"{text}, at least {rule.percent.normalize():f} % of {_plain(highest, index)} kW{together}"
 
     return billed, told
 

@@ -130,3 +130,9 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(0)
+    except UnicodeEncodeError:
+        # Bytes that are no UTF-8 reach us as lone surrogates, which no database takes.
+        if not any("\udc80" <= letter <= "\udcff" for word in sys.argv for letter in word):
+            raise
+        click.echo("error: an argument holds bytes that are no text -> write it in UTF-8", err=True)
+        sys.exit(1)

@@ -15,6 +15,7 @@ from billing import corrections, ledger
 from billing.ledger import Recorded, Statement
 from config.site import Site
 from headend.app import now_utc
+from headend.cli.bill import fit
 from headend.cli.common import local, opened, out, site_option, tariffs_of
 from headend.errors import UsageError
 from headend.store import Store, registry
@@ -38,10 +39,11 @@ def account() -> None:
     \b
     headend account ACCOUNT              its statement; the same as headend account show ACCOUNT
     headend account pay ACCOUNT AMOUNT   record a payment
+    headend account reverse BILL         take a bill back, or a payment by its entry's number
     """
 
 
-@account.command()
+@account.command(short_help="Show an account's bills, payments and balance.")
 @site_option
 @click.argument("account_id", metavar="ACCOUNT")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
@@ -59,8 +61,7 @@ def show(site: Site, account_id: str, as_json: bool) -> None:
         click.echo(json.dumps(_as_json(found), ensure_ascii=False, indent=1))
         return
     table = Table("entry", "at", "kind", "of", "text", "amount", "balance")
-    for column in table.columns[5:]:
-        column.justify = "right"
+    fit(table, whole=(0, 5, 6), numbers=(5, 6))
     for entry in found.entries:
         amounts = (f"{entry.amount} {entry.currency}", f"{entry.balance} {entry.currency}")
         words = (escape(entry.reference), escape(entry.text))
@@ -93,7 +94,8 @@ def _as_json(found: Statement) -> dict[str, Any]:
     return {"account": found.account, "balances": balances, "entries": entries}
 
 
-@account.command()
+# An amount below zero must not be taken for an option: what is wrong with it is told by the verb.
+@account.command(short_help="Record a payment.", context_settings={"ignore_unknown_options": True})
 @site_option
 @click.argument("account_id", metavar="ACCOUNT")
 @click.argument("amount")
@@ -132,7 +134,7 @@ def _print_recorded(recorded: Recorded, found: Statement) -> None:
     out.print(f"{state} {recorded.number}; account {found.account} owes {_owed(found)}", markup=False)
 
 
-@account.command()
+@account.command(short_help="Take back a bill, or a payment by its number.")
 @site_option
 @click.argument("number", metavar="BILL")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; kept with the reversal.")
@@ -155,7 +157,7 @@ def reverse(site: Site, number: str, reason: str) -> None:
         out.print("  -> bill its month anew, then `headend bill correct` each of them, in this order", markup=False)
 
 
-@account.command()
+@account.command(short_help="Show the sums of the books over all accounts.")
 @site_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def totals(site: Site, as_json: bool) -> None:
@@ -169,7 +171,7 @@ def totals(site: Site, as_json: bool) -> None:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
     table = Table("currency", "book", "part", "amount")
-    table.columns[3].justify = "right"
+    fit(table, whole=(3,), numbers=(3,))
     for total in found:
         table.add_row(total.currency, total.book, total.part, str(total.amount))
     out.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -10,7 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 import click
-from rich.progress import Progress
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.tree import Tree
 
@@ -19,8 +21,9 @@ from billing.calendar import billing_month
 from billing.cycles import groups_of
 from billing.explain import Node
 from billing.explain import explain as explain_bill
+from billing.listing import Listed, listed
 from billing.model import Bill, Hold
-from billing.names import TOTAL
+from billing.release import code_of, told
 from billing.run import CloseReport, close_period, pool
 from billing.store import Release
 from config.site import Site
@@ -31,15 +34,28 @@ from headend.cli.decode import explanation_text
 from headend.errors import UsageError
 from headend.protocols import PROTOCOLS
 
-__all__ = ["bill", "bill_as_json", "cycle_groups", "explain", "finding_as_json", "print_bill", "print_close"]
+__all__ = ["bill", "bill_as_json", "cycle_groups", "explain", "finding_as_json", "fit", "print_bill", "print_close"]
+
+
+_WIDE = 100
+"""Columns of a screen from which on a list of bills names account and tariff too."""
+_MOST_TOLD = 20
+"""So many held bills a close tells one by one; of more it tells how many are held for which reason."""
 
 
 @click.group()
 def bill() -> None:
-    """Close billing periods and look at bills."""
+    """Close billing periods and look at bills.
+
+    \b
+    headend bill close 2026-10           bill every account for October
+    headend bill list 2026-10            what came of it
+    headend bill review 2026-10          what is held or odd, and what to do
+    headend bill show A1-2026-10         one bill with its lines
+    """
 
 
-@bill.command()
+@bill.command(short_help="Bill every account for a month that has ended.")
 @site_option
 @click.argument("month", metavar="YYYY-MM")
 @click.option("--account", "accounts", multiple=True, help="Only this account; may be given again.")
@@ -56,8 +72,10 @@ def close(site: Site, month: str, accounts: tuple[str, ...], cycle: str | None, 
     year, number = month_of(month)
     groups = cycle_groups(site, cycle)
     tariffs = tariffs_of(site)
-    with opened(site) as store, Progress(console=out, transient=True) as bar, pool(processes) as executor:
-        task = bar.add_task("billing")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+    with opened(site) as store, shown as bar, pool(processes) as executor:
+        task = bar.add_task(f"billing {month}", total=None)
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
@@ -77,7 +95,7 @@ def close(site: Site, month: str, accounts: tuple[str, ...], cycle: str | None, 
             asked_by=user(),
             executor=executor,
         )
-    print_close(report)
+    print_close(report, month)
 
 
 def cycle_groups(site: Site, cycle: str | None) -> tuple[str, ...] | None:
@@ -91,38 +109,73 @@ def cycle_groups(site: Site, cycle: str | None) -> tuple[str, ...] | None:
     return groups_of(site.billing.cycles, known[cycle])
 
 
-def print_close(report: CloseReport) -> None:
-    """What a close did."""
+def print_close(report: CloseReport, month: str) -> None:
+    """What a close of `month` did: bills that are held with their reasons, or of many how many for which reason."""
     out.print(f"{len(report.issued)} issued, {len(report.held)} held, {len(report.already)} issued before")
+    if not (report.issued or report.held or report.already):
+        out.print(f"none of the accounts asked for is in force in {month}")
+    if len(report.held) > _MOST_TOLD:
+        out.print(_held_table(report))
+        out.print(f"`headend bill review {month}` lists each of them with what to do")
+        return
     for number, holds in report.held:
-        out.print(f"[yellow]held[/yellow] {number}")
+        out.print("[yellow]held[/yellow] ", end="")
+        out.print(number, markup=False)
         for hold in holds:
             out.print(f"  {hold}", markup=False)
     if any(hold.review for _, holds in report.held for hold in holds):
-        out.print("`headend bill review YYYY-MM` ranks what is odd; `headend bill release NUMBER` lets a bill pass")
+        out.print(f"`headend bill review {month}` ranks what is odd; `headend bill release NUMBER` lets a bill pass")
 
 
-@bill.command(name="list")
+def _held_table(report: CloseReport) -> Table:
+    """How many bills are held for which reason, the most frequent first; a bill may be held for several."""
+    bills: Counter[str] = Counter()
+    examples: dict[str, tuple[str, str]] = {}
+    for number, holds in report.held:
+        for code in dict.fromkeys(hold.code for hold in holds):
+            bills[code] += 1
+        for hold in holds:
+            examples.setdefault(hold.code, (f"{number}: {hold}", "odd" if hold.review else "missing"))
+    table = Table("held for", "kind", "bills", "for example")
+    fit(table, whole=(0, 2), numbers=(2,))
+    for code, count in sorted(bills.items(), key=lambda item: (-item[1], item[0])):
+        example, kind = examples[code]
+        table.add_row(code, kind, str(count), escape(example))
+    return table
+
+
+@bill.command(name="list", short_help="List the bills of a month with their totals.")
 @site_option
 @click.argument("month", metavar="YYYY-MM")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def list_(site: Site, month: str, as_json: bool) -> None:
     """List the bills of a month with their totals, held ones with their reasons."""
     year, number = month_of(month)
+    window = billing_month(year, number, site.zone)
     with opened(site) as store, store.read() as conn:
-        found = bill_store.bills(conn, billing_month(year, number, site.zone))
-        invoices = bill_store.invoices(conn, [item.number for item in found])
-    if as_json:
-        plain = [bill_as_json(item, invoices.get(item.number, "")) for item in found]
-        click.echo(json.dumps(plain, ensure_ascii=False, indent=1))
+        if as_json:
+            whole = bill_store.bills(conn, window)
+            invoices = bill_store.invoices(conn, [item.number for item in whole])
+            plain = [bill_as_json(item, invoices.get(item.number, "")) for item in whole]
+            click.echo(json.dumps(plain, ensure_ascii=False, indent=1))
+            return
+        found = listed(conn, window)
+    if not found:
+        out.print(f"there are no bills of {month}; `headend bill close {month}` makes them")
         return
     out.print(_bill_table(found))
+    states = Counter("reversed" if item.reversed_by else item.state for item in found)
+    out.print(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
 
 
-def _bill_table(bills: Sequence[Bill]) -> Table:
-    table = Table("bill", "account", "tariff", "state", "kWh", "total", "odd", "why held")
+def _bill_table(bills: Sequence[Listed]) -> Table:
+    """On a narrow screen without account and tariff: a bill's number begins with its account."""
+    wide = out.width >= _WIDE
+    names = ("account", "tariff") if wide else ()
+    table = Table("bill", *names, "state", "kWh", "total", "odd", "why held")
+    first = 2 + len(names)
+    fit(table, whole=(first, first + 1), numbers=(first, first + 1, first + 2))
     for item in bills:
-        energy = next((d.value for d in item.determinants if d.name == TOTAL), None)
         issued = item.state == "issued"
         held = "" if issued else "; ".join(hold.what for hold in item.holds[:2])
         held += f" (+{len(item.holds) - 2})" if len(item.holds) > 2 and not issued else ""
@@ -130,20 +183,34 @@ def _bill_table(bills: Sequence[Bill]) -> Table:
         odd = sum(1 for hold in item.holds if issued or hold.review)
         state = f"reversed by {item.reversed_by}" if item.reversed_by else item.state
         state += f", replaces {item.replaces}" if item.replaces else ""
-        table.add_row(item.number, item.account, item.tariff, state, _number(energy), total, str(odd or ""), held)
+        words = (escape(word) for word in (item.number, *((item.account, item.tariff) if wide else ()), state))
+        table.add_row(*words, _number(item.energy), total, str(odd or ""), escape(held))
     return table
+
+
+def fit(table: Table, whole: Sequence[int] = (), numbers: Sequence[int] = ()) -> None:
+    """Make a table lose nothing on a narrow screen. whole: columns that are not broken over lines, as amounts; others
+    are broken where they must. numbers: columns whose digits stand under each other."""
+    for index, column in enumerate(table.columns):
+        column.overflow = "fold"
+        column.no_wrap = index in whole
+        if index in numbers:
+            column.justify = "right"
 
 
 def _number(value: Decimal | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-@bill.command()
+@bill.command(short_help="Show one bill with its lines.")
 @site_option
-@click.argument("number")
+@click.argument("number", metavar="BILL")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def show(site: Site, number: str, as_json: bool) -> None:
-    """Show one bill with its lines."""
+    """Show one bill with its lines, who released it and why, or why it is held.
+
+    BILL is its number, like A1-2026-10; `headend bill list` names them.
+    """
     with opened(site) as store, store.read() as conn:
         found = bill_store.bill(conn, number)
         invoice = bill_store.invoices(conn, [number]).get(number, "")
@@ -156,8 +223,11 @@ def show(site: Site, number: str, as_json: bool) -> None:
         return
     print_bill(found, invoice)
     for one in releases:
-        when, codes = local(one.at, found.zone), ", ".join(one.codes)
+        when, codes = local(one.at, found.zone), ", ".join(dict.fromkeys(map(code_of, one.codes)))
         out.print(f"released {when} by {one.by or '?'} for {codes}: {one.reason}", markup=False)
+        for line in one.codes:
+            if line != code_of(line):
+                out.print(f"  {told(line)}", markup=False)
 
 
 def print_bill(found: Bill, invoice: str = "") -> None:
@@ -177,10 +247,11 @@ def print_bill(found: Bill, invoice: str = "") -> None:
         return
     table = Table("line", "text", "quantity", "unit", "price", "amount", show_footer=True)
     table.columns[5].footer = f"{found.total} {found.currency}"
-    for column in (2, 4, 5):
-        table.columns[column].justify = "right"
+    fit(table, whole=(2, 4, 5), numbers=(2, 4, 5))
     for line in found.lines:
-        table.add_row(line.code, line.text, f"{line.quantity:f}", line.unit, f"{line.price:f}", str(line.amount))
+        table.add_row(
+            line.code, escape(line.text), f"{line.quantity:f}", line.unit, f"{line.price:f}", str(line.amount)
+        )
     out.print(table)
     for hold in found.holds:
         out.print(f"  odd: {hold}", markup=False)
@@ -225,8 +296,10 @@ def finding_as_json(hold: Hold) -> dict[str, Any]:
 
 
 def release_as_json(one: Release) -> dict[str, Any]:
-    """A release as plain data."""
-    return {"at": one.at.isoformat(), "by": one.by, "codes": list(one.codes), "reason": one.reason}
+    """A release as plain data. covers: the findings, `what` null where it covers all of the code."""
+    codes = list(dict.fromkeys(map(code_of, one.codes)))
+    covered = [{"code": code_of(line), "what": line.partition("\t")[2] or None} for line in one.codes]
+    return {"at": one.at.isoformat(), "by": one.by, "codes": codes, "covers": covered, "reason": one.reason}
 
 
 @click.command()

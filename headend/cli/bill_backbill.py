@@ -19,6 +19,7 @@ from billing import store as bill_store
 from billing.back_billing import WIRING, BackBilling
 from billing.model import MINOR_DIGITS, Bill, round_money
 from billing.names import TOTAL
+from billing.reasons import reason_of
 from config.site import Site
 from headend.app import now_utc
 from headend.cli.common import decimal_of, opened, out, site_option, user
@@ -36,7 +37,7 @@ _TITLES = {
 Reckon = Callable[[Bill, Connection], BackBilling]
 
 
-@click.group()
+@click.group(short_help="Work out what a faulty meter did not bill.")
 def backbill() -> None:
     """Work out what a faulty meter or wiring did not bill, and make the adjustments.
 
@@ -61,8 +62,8 @@ def _common(function: Callable[..., Reckon]) -> Callable[..., None]:
     def verb(
         site: Site, numbers: tuple[str, ...], price: str | None, make: bool, reason: str, as_json: bool, **own: Any
     ) -> None:
-        if make and not reason.strip():
-            raise UsageError("an adjustment needs a reason", remedy="say it with --reason")
+        if make:
+            reason = reason_of(reason, "an adjustment")
         if len(numbers) > 1 and ("recorded" in own or own.get("kwh") is not None):
             raise UsageError("one energy can't be that of several bills", remedy="name one bill")
         reckon = function(**own)

@@ -22,13 +22,14 @@ from billing.recompute import Recomputed
 from config.site import Site
 from config.tariff_files import tariff_from_text
 from headend.app import now_utc
+from headend.cli.bill import fit
 from headend.cli.common import decimal_of, instant, local, opened, out, site_option, tariffs_of, user
 from headend.errors import UsageError
 
 __all__ = ["adjust", "adjustments", "correct", "recompute_"]
 
 
-@click.command()
+@click.command(short_help="Reverse an issued bill and issue a new one.")
 @site_option
 @click.argument("number", metavar="BILL")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; kept with the reversal.")
@@ -81,7 +82,7 @@ def _corrected_json(found: corrections.Correction) -> dict[str, Any]:
     return {"corrected": made, "later": list(found.later)}
 
 
-@click.command(name="recompute")
+@click.command(name="recompute", short_help="Make a bill again and tell what differs; nothing is written.")
 @site_option
 @click.argument("number", metavar="BILL")
 @click.option(
@@ -125,6 +126,7 @@ def _print_recomputed(found: Recomputed) -> None:
         out.print(f"bill {number}: identical, {found.then.total} {found.then.currency}", markup=False)
         return
     table = Table("what", "of", "on the bill", "now")
+    fit(table)
     for item in found.differences:
         table.add_row(*(escape(text) for text in (item.item, item.where, item.then, item.now)))
     out.print(table)
@@ -146,7 +148,7 @@ def _recomputed_json(found: Recomputed) -> dict[str, Any]:
 # -- adjustments -------------------------------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(short_help="Put an amount for a bill on the next one.")
 @site_option
 @click.argument("number", metavar="BILL")
 @click.option("--kwh", default=None, metavar="KWH", help="Energy to bill after the event; below zero: to give back.")
@@ -182,7 +184,7 @@ def _sum(item: Adjustment) -> str:
     return f"{item.quantity:f} {item.unit} x {item.price:f} = {amount}" if item.unit else amount
 
 
-@click.command()
+@click.command(short_help="List adjustments, and the bills they went on.")
 @site_option
 @click.argument("account", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
@@ -203,8 +205,7 @@ def adjustments(site: Site, account: str | None, as_json: bool) -> None:
 
 def _adjustment_table(found: Sequence[Adjustment], zone_name: str) -> Table:
     table = Table("adjustment", "account", "for bill", "kWh", "amount", "on bill", "made", "by", "reason")
-    for column in table.columns[3:5]:
-        column.justify = "right"
+    fit(table, whole=(0, 3, 4), numbers=(3, 4))
     for item in found:
         kwh = f"{item.quantity:f}" if item.unit else ""
         words = (item.account, item.corrects, kwh, f"{item.amount} {item.currency}", item.taken_by or "pending")
@@ -212,7 +213,7 @@ def _adjustment_table(found: Sequence[Adjustment], zone_name: str) -> Table:
             item.number,
             *(escape(word) for word in words),
             local(item.made_at, zone_name),
-            item.made_by,
+            escape(item.made_by),
             escape(item.reason),
         )
     return table

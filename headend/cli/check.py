@@ -26,6 +26,7 @@ __all__ = ["check"]
 @click.option("--terms", type=click.Path(path_type=Path), help="Also check this terms.csv.")
 @click.option("--supplies", type=click.Path(path_type=Path), help="Also check this supplies.csv.")
 @click.option("--submeters", type=click.Path(path_type=Path), help="Also check this submeters.csv.")
+@click.option("--loss-tables", type=click.Path(path_type=Path), help="Also check this loss_tables.csv.")
 @click.option("--secrets", is_flag=True, help="Also open the store, to see that the master key opens its secrets.")
 def check(site_path: Path, secrets: bool, **files: Path | None) -> None:
     """Check site.toml, meter models, tariffs, the master key and, if named, CSV files.

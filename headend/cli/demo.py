@@ -24,17 +24,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from billing import store as bill_store
-from billing.model import Bill, RegisterPart
-from billing.names import PEOPLE, TOTAL
+from billing.model import Bill, Derived, Determinant, RegisterPart
+from billing.names import LOSS, MAXIMUM, PEOPLE, TOTAL
 from billing.run import CloseReport, bill_number, close_period
 from config.imports import import_files
 from config.secret_rows import read_secrets
 from config.site import Site
 from headend import keyring
 from headend.app import Daemon, now_utc
+from headend.civil import zone
 from headend.cli.bill import print_close
 from headend.cli.common import check_address, local, opened, out, tariffs_of
-from headend.cli.demo_site import write_site, write_tariffs
+from headend.cli.demo_site import by_intervals, write_site, write_tariffs
 from headend.cli.run import run_loop, until_stopped
 from headend.cli.status import completeness_table, line_rows
 from headend.errors import HeadendError, UsageError
@@ -49,7 +50,11 @@ __all__ = ["demo"]
 _MARK = ".headend-demo"
 _READY_S = 60.0
 _PRICES_CHANGE_ON = 16
+# For so long before and after a month begins it is not sure that the demo can read a settlement: it may have to be read
+# after midnight, and a meter may be renumbering its records ten minutes either side of it.
+_SETTLING = timedelta(minutes=12)
 _SHORTEST_MONTH = 28
+_ZONE = zone("Asia/Shanghai")  # the town's
 # Backfill must end well within the demo's two minutes; a town that does not answer must not hang it.
 _BACKFILL_S = 110.0
 
@@ -69,8 +74,8 @@ def demo(once: bool, folder: Path) -> None:
     Starts the town in a process of its own (DL/T 645 and DLMS meters behind serial servers, an RS-485 line at its true
     speed on a pty, modems that dial in, concentrators on an MQTT broker), lets the head-end find two months of missing
     reads, fetches them from the meters' memory, closes last month, and compares every line of every bill with the
-    town's own truth: steps, hours, demand, power factor, a meter exchanged, a tenant who moved, a new price. Then it
-    polls live until Ctrl-C.
+    town's own truth: steps, hours, demand, power factor, a transformer's loss, a meter behind another, a meter
+    exchanged, a tenant who moved, a new price. Then it polls live until Ctrl-C.
 
     Afterwards the folder is a site like any other:
 
@@ -117,9 +122,10 @@ async def _demo(folder: Path, once: bool, result: _Result) -> None:
 async def _with_broker(
     folder: Path, once: bool, result: _Result, stop: asyncio.Event, dial_port: int, broker_port: int
 ) -> None:
-    town = await _start_town(folder, dial_port, broker_port)
+    settled = not month_begins(now_utc())
+    town = await _start_town(folder, dial_port, broker_port, settled=settled)
     try:
-        write_tariffs(folder / "tariffs", town.month.replace(day=_PRICES_CHANGE_ON))
+        write_tariffs(folder / "tariffs", town.month.replace(day=_PRICES_CHANGE_ON), settled=settled)
         site = write_site(folder, town.lines, dial_port, broker_port)
         with opened(site) as store:
             _import(site, store, folder / "truth")
@@ -169,12 +175,21 @@ async def _start_broker(folder: Path, port: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
 
 
-async def _start_town(folder: Path, dial_port: int, broker_port: int) -> _Town:
-    """Start the simulator and wait until all its lines are up."""
+def month_begins(now: datetime) -> bool:
+    """Whether a month of the town's zone has only just begun or is about to."""
+    before, after = ((now + shift).astimezone(_ZONE) for shift in (-_SETTLING, _SETTLING))
+    return before.month != after.month
+
+
+async def _start_town(folder: Path, dial_port: int, broker_port: int, *, settled: bool) -> _Town:
+    """Start the simulator and wait until all its lines are up. settled: the meters' settlements can be read."""
     text = files("simulators").joinpath("towns", "demo.toml").read_text("utf-8")
     text = re.sub(r'^connect = "127\.0\.0\.1:\d+"', f'connect = "127.0.0.1:{dial_port}"', text, flags=re.MULTILINE)
     text = re.sub(r'^listen = "127\.0\.0\.1:\d+"', 'listen = "127.0.0.1:0"', text, flags=re.MULTILINE)
     text = re.sub(r'^broker = "127\.0\.0\.1:\d+"', f'broker = "127.0.0.1:{broker_port}"', text, flags=re.MULTILINE)
+    if not settled:
+        out.print("a month is just beginning and meters settle: every demand is billed by intervals this time")
+        text = by_intervals(text)
     town_file = folder / "town.toml"
     town_file.write_text(text, "utf-8")
     out.print("starting the town of simulated meters")
@@ -228,6 +243,8 @@ def _import(site: Site, store: Store, truth: Path) -> None:
         usage_points=truth / "usage_points.csv",
         accounts=truth / "accounts.csv",
         terms=truth / "terms.csv",
+        supplies=truth / "supplies.csv",
+        submeters=truth / "submeters.csv",
         tariffs={tariff.id for tariff in tariffs_of(site)},
         check_address=check_address,
     )
@@ -295,7 +312,7 @@ def _bill_and_compare(site: Site, store: Store, truth: Path, month: date) -> boo
             bill = bill_store.bill(conn, bill_number(account, month.year, month.month))
             wrong += not _bill_row(table, account, bill, true_bill)
     out.print(table)
-    _print_verdict(report, len(true_bills), wrong)
+    _print_verdict(report, f"{month:%Y-%m}", len(true_bills), wrong)
     return wrong == 0 and bool(true_bills)
 
 
@@ -322,6 +339,10 @@ def _shows(bill: Bill) -> list[str]:
     found = [word for mark, word in (*marks, *more) if mark in codes]
     meters = {part.meter for one in bill.determinants for part in one.parents if isinstance(part, RegisterPart)}
     days = (bill.window.end - bill.window.start).days
+    found += ["kept by the meter"] if any(_kept(one) for one in bill.determinants) else []
+    found += ["transformer"] if any(one.name == LOSS for one in bill.determinants) else []
+    parts = [part.name for one in bill.determinants for part in one.parents if isinstance(part, Derived)]
+    found += ["a meter behind"] if any(name.startswith("submeter ") for name in parts) else []
     found += ["meter exchanged"] if len(meters) > 1 else []
     found += ["new price"] if len(bill.segments) > 1 else []
     found += [f"{days} days"] if days < _SHORTEST_MONTH else []
@@ -329,8 +350,13 @@ def _shows(bill: Bill) -> list[str]:
     return found
 
 
-def _print_verdict(report: CloseReport, bills: int, wrong: int) -> None:
-    print_close(report)
+def _kept(one: Determinant) -> bool:
+    """Whether it is a demand that the meter itself kept."""
+    return one.name == MAXIMUM and any(isinstance(part, RegisterPart) for part in one.parents)
+
+
+def _print_verdict(report: CloseReport, month: str, bills: int, wrong: int) -> None:
+    print_close(report, month)
     if wrong:
         out.print(f"[red]{wrong} of {bills} bills differ from the truth[/red]")
     else:

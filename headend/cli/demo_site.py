@@ -11,7 +11,7 @@ from typing import Any
 
 from config.site import Site, load_site
 
-__all__ = ["write_site", "write_tariffs"]
+__all__ = ["by_intervals", "write_site", "write_tariffs"]
 
 _SITE = """# Written by `headend demo`: the head-end's side of the simulated town.
 [site]
@@ -43,6 +43,15 @@ quantities = ["import_kvarh"]
 models = ["dlt645-2007-3ph"]
 horizon_days = 62
 
+# What these meters keep when the month ends: the highest demand of it.
+[[schedule]]
+name = "settlement"
+read = "settlement"
+quantities = ["import_max_kw"]
+models = ["dlt645-2007-3ph"]
+every_min = 1440
+horizon_days = 62
+
 [[schedule]]
 name = "now"
 read = "registers"
@@ -56,6 +65,8 @@ keep_good_every = 1
 _CHANGED = "demo-residential-steps"
 """The tariff whose prices change amid the billed month; its files name a day of their own."""
 
+_BY_REGISTER = 'measured_by = "register"\n'
+
 
 def write_site(folder: Path, lines: Sequence[Mapping[str, Any]], dial_port: int, broker_port: int) -> Site:
     """Write site.toml for the town's `lines` into `folder`, and read it."""
@@ -65,14 +76,25 @@ def write_site(folder: Path, lines: Sequence[Mapping[str, Any]], dial_port: int,
     return load_site(path)
 
 
-def write_tariffs(folder: Path, changes_on: date) -> None:
-    """Copy the town's own tariffs into `folder`; `changes_on`: the day from which the new prices hold."""
+def by_intervals(town: str) -> str:
+    """The town file, with the demand that a meter keeps at its settlement billed by intervals."""
+    return town.replace('demand = "register"', 'demand = "maximum"')
+
+
+def write_tariffs(folder: Path, changes_on: date, *, settled: bool = True) -> None:
+    """Copy the town's own tariffs into `folder`.
+
+    changes_on: the day from which the new prices hold. settled: a demand that the meter keeps at its settlement is
+    billed by that; False: by the intervals.
+    """
     folder.mkdir(exist_ok=True)
     for file in files("simulators").joinpath("towns", "tariffs").iterdir():
         text = file.read_text("utf-8")
         if file.name.startswith(f"{_CHANGED}@"):
             changed = "valid_to" if "valid_to" in text else "valid_from"
             text = re.sub(rf"^{changed} = .*$", f"{changed} = {changes_on}", text, flags=re.MULTILINE)
+        if not settled:
+            text = text.replace(_BY_REGISTER, 'measured_by = "intervals"\nblock_min = 15\n')
         (folder / file.name).write_text(text, "utf-8")
 
 

@@ -21,6 +21,7 @@ __all__ = ["import_"]
 @click.option("--accounts", type=click.Path(path_type=Path), help="accounts.csv: who pays, by which tariff.")
 @click.option("--terms", type=click.Path(path_type=Path), help="terms.csv: tariff, contract, capacity from a day on.")
 @click.option("--supplies", type=click.Path(path_type=Path), help="supplies.csv: transformers and lines with losses.")
+@click.option("--loss-tables", type=click.Path(path_type=Path), help="loss_tables.csv: published transformer losses.")
 @click.option(
     "--submeters", type=click.Path(path_type=Path), help="submeters.csv: usage points behind another's meter."
 )

@@ -85,10 +85,10 @@ def _clear(sheet: Sheet, place: Place, anchors: Anchors) -> bool:
         return False
     for at, held in anchors.of(sheet.meter_key, name):
         # Beside every anchor, not the nearest alone: that asks more than the rules do.
-        if at <= first:
-            if not 0 <= low - held <= power * (first - at) // 3600 + SLACK_UNITS:
-                return False
-        elif at >= last and not 0 <= held - high <= power * (at - last) // 3600 + SLACK_UNITS:
+        # One at the very instant of a lone value is on both its sides, as in the rules.
+        if at <= first and not 0 <= low - held <= power * (first - at) // 3600 + SLACK_UNITS:
+            return False
+        if at >= last and not 0 <= held - high <= power * (at - last) // 3600 + SLACK_UNITS:
             return False
     return True
 

@@ -13,36 +13,39 @@ from headend.store.blocks import unpack_bytes, unpack_ints
 __all__ = ["Flags", "ints"]
 
 _WIDTH = 8
-_OTHER_FORMS = (0, 1, 2)
-"""First bytes of what is not deflated."""
+_OTHER_FORMS = (b"", b"\0", b"\1", b"\2")
+"""First bytes of what is not deflated; of nothing at all, none."""
 
 
 def ints(packed: Sequence[bytes], count: int) -> NDArray[np.int64]:
     """A row of `count` int64 for each array that `pack_ints` packed; `ValueError` if one is damaged."""
+    deflated = [one for one in packed if one[:1] not in _OTHER_FORMS]
+    if len(deflated) == len(packed):
+        return _inflated(deflated, count)
     found = np.empty((len(packed), count), dtype=np.int64)
-    deflated: list[int] = []
-    plain: list[bytes] = []
+    rows: list[int] = []
     for row, one in enumerate(packed):
-        if one[:1] and one[0] not in _OTHER_FORMS:
-            deflated.append(row)
-            plain.append(_inflated(one, _WIDTH * count))
-        else:
+        if one[:1] in _OTHER_FORMS:
             found[row] = unpack_ints(one, count)
-    if deflated:
-        shuffled = np.frombuffer(b"".join(plain), dtype=np.uint8).reshape(len(plain), _WIDTH, count)
-        whole = np.ascontiguousarray(shuffled.transpose(0, 2, 1)).view("<i8").reshape(len(plain), count)
-        found[deflated if len(deflated) < len(packed) else slice(None)] = whole
+        else:
+            rows.append(row)
+    if rows:
+        found[rows] = _inflated(deflated, count)
     return found
 
 
-def _inflated(packed: bytes, size: int) -> bytes:
+def _inflated(packed: Sequence[bytes], count: int) -> NDArray[np.int64]:
+    """The same where all are deflated and shuffled."""
+    size = _WIDTH * count
     try:
-        plain = zlib.decompress(packed, bufsize=size)
+        plain = [zlib.decompress(one, bufsize=size) for one in packed]
     except zlib.error as error:
         raise ValueError(str(error)) from error
-    if len(plain) != size:
-        raise ValueError(f"{len(plain)} bytes instead of {size}")
-    return plain
+    for wrong in set(map(len, plain)) - {size}:
+        raise ValueError(f"{wrong} bytes instead of {size}")
+    shuffled = np.frombuffer(b"".join(plain), dtype=np.uint8).reshape(len(plain), _WIDTH, count)
+    whole = np.array(shuffled.transpose(0, 2, 1), order="C").view("<i8").reshape(len(plain), count)
+    return whole.astype(np.int64, copy=False)
 
 
 class Flags:
@@ -61,9 +64,9 @@ class Flags:
         return found
 
     def rows(self, packed: Sequence[bytes], count: int) -> NDArray[np.uint8]:
-        """A row for each of the arrays."""
+        """A row for each of the arrays, not to be changed."""
         first = packed[0]
-        if all(one == first for one in packed):
+        if packed.count(first) == len(packed):
             return np.broadcast_to(self.row(first, count), (len(packed), count))
         return np.stack([self.row(one, count) for one in packed])
 

@@ -116,8 +116,8 @@ def _points(
     for day in range(start // DAY_S, last // DAY_S + 1):
         for blocks in _blocks(conn, day, code, step_s, asked, flags, as_of):
             offset = day * DAY_S + blocks.phase_s - start
-            at = order[np.searchsorted(ranked, blocks.keys)]
-            held[at] |= (blocks.quality != 0).any(axis=1)
+            at = _run(order[np.searchsorted(ranked, blocks.keys)])
+            held[at] |= blocks.quality.any(axis=1)
             if offset % step_s:
                 continue
             first = offset // step_s
@@ -126,6 +126,12 @@ def _points(
                 units[at, low:high] = blocks.units[:, low - first : high - first]
                 quality[at, low:high] = blocks.quality[:, low - first : high - first]
     return units, quality, held
+
+
+def _run(rows: NDArray[np.intp]) -> NDArray[np.intp] | slice:
+    """Rows that follow each other as a slice: numpy copies that at once."""
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if np.array_equal(rows, np.arange(first, last + 1)) else rows
 
 
 @dataclass(slots=True, eq=False)
@@ -147,20 +153,17 @@ def _blocks(
     columns = _COLUMNS if as_of is None else (*_COLUMNS, "outcome_ids")
     for chunk in chunks(keys, _METERS):
         rows = rows_among(conn, schema.curve, columns, "meter_key", chunk, day=day, quantity_code=code, step_s=step_s)
-        shapes: dict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
-        for row in rows:
-            shapes[row[1], row[2]].append(row)
-        for (phase_s, slots), alike in shapes.items():
+        shapes = dict.fromkeys([row[1:3] for row in rows])
+        for phase_s, slots in shapes:
+            alike = rows if len(shapes) == 1 else [row for row in rows if row[1:3] == (phase_s, slots)]
+            held, _, _, units, qualities, *rest = zip(*alike, strict=True)
             try:
                 found = _Blocks(
-                    np.array([row[0] for row in alike], dtype=np.int64),
-                    phase_s,
-                    ints([row[3] for row in alike], slots),
-                    flags.rows([row[4] for row in alike], slots),
+                    np.array(held, dtype=np.int64), phase_s, ints(units, slots), flags.rows(qualities, slots)
                 )
-                ids = None if as_of is None else ints([row[5] for row in alike], slots)
+                ids = None if as_of is None else ints(rest[0], slots)
             except ValueError as error:
-                raise damaged(error, day, alike[0][0], code) from error
+                raise damaged(error, day, held[0], code) from error
             if ids is not None and as_of is not None:
                 _step_back(conn, day, code, step_s, found, ids, as_of)
             yield found

@@ -160,7 +160,22 @@ supply = Table(
     Column("load_factor", BigInteger, nullable=False),
     Column("share", BigInteger, nullable=False),
     Column("line_percent", BigInteger, nullable=False),
+    # The published table that tells the transformer's loss instead of the formula.
+    Column("table_name", Text),
     UniqueConstraint("usage_point_key", "since"),
+)
+
+# Published tables of transformer losses: what is lost in a month in which up to so many kWh pass.
+loss_row = Table(
+    "loss_row",
+    METADATA,
+    Column("key", auto_key(), primary_key=True),
+    Column("table_name", Text, nullable=False),
+    Column("rated_kva", BigInteger, nullable=False),
+    Column("up_to_kwh", BigInteger, nullable=False),
+    Column("active_kwh", BigInteger, nullable=False),
+    Column("reactive_kvarh", BigInteger, nullable=False),
+    UniqueConstraint("table_name", "rated_kva", "up_to_kwh"),
 )
 
 # Usage points behind another's meter, in [since, until). method: `metered` (its own meter's energy is taken off the

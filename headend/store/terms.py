@@ -7,17 +7,18 @@ problem of a list at once (`ConfigError`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from headend.civil import from_epoch_s
 from headend.errors import Problem
 from headend.quantities import from_units, to_units
 from headend.store import schema
+from headend.store.loss_tables import LossRow, by_table, largest_kva, loss_rows, table_faults
 from headend.store.rows import Counts, doubles, instant, keys, moment, number, put, refuse, span, units
 
 __all__ = [
@@ -65,7 +66,8 @@ class SupplyRow:
     rated_kva: rated capacity Sn, 0 where there is a line only. no_load_kw: P0. load_kw: Pk, loss at rated load.
     no_load_percent: no-load current I0%. impedance_percent: impedance voltage Uk%. load_factor: K, for the shape of the
     load. share: how much of the transformer's loss the usage point bears, 1 all of it. line_percent: loss of the line
-    in percent of the energy that passes it.
+    in percent of the energy that passes it. table: name of the published table that tells the transformer's loss
+    instead of the formula. losses: its rows, as the store has them; not given when a supply is put.
     """
 
     usage_point: str
@@ -79,6 +81,8 @@ class SupplyRow:
     load_factor: Decimal = Decimal(1)
     share: Decimal = Decimal(1)
     line_percent: Decimal = Decimal(0)
+    table: str = field(default="", kw_only=True)
+    losses: tuple[LossRow, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,25 +172,29 @@ _SUPPLY_NUMBERS: Final = (
 def put_supplies(conn: Connection, rows: Sequence[SupplyRow]) -> Counts:
     """Add or change supplies by usage point and since.
 
-    `ConfigError` for unknown usage points, numbers that mean nothing, and two supplies of a point at once.
+    `ConfigError` for unknown usage points and tables, numbers that mean nothing, and two supplies of a point at once.
     """
     points = keys(conn, schema.usage_point) if rows else {}
     problems = doubles("supply of", ((row.usage_point, row.since.isoformat()) for row in rows))
     new = {(row.usage_point, row.since) for row in rows}
     held = [row for row in supplies(conn) if (row.usage_point, row.since) not in new] if rows else []
     problems += _overlaps("supply of", [*held, *rows], "it has another one then")
+    largest = largest_kva(loss_rows(conn)) if any(row.table for row in rows) else {}
     for row in rows:
         where = f"supply of {row.usage_point} since {row.since:%Y-%m-%d}"
         problems += span(where, row.since, row.until)
         if row.usage_point not in points:
             problems.append(Problem(where, f"unknown usage point {row.usage_point}", "import the usage point first"))
         problems += [Problem(where, what, remedy) for _, what, remedy in supply_faults(row)]
+        if row.table and (fault := table_faults(row.table, row.rated_kva, largest)) is not None:
+            problems.append(Problem(where, *fault[1:]))
     refuse(problems)
     values = [
         {
             "usage_point_key": points[row.usage_point],
             "since": instant(row.since),
             "until": instant(row.until),
+            "table_name": row.table or None,
             **{name: to_units(getattr(row, name)) for name in _SUPPLY_NUMBERS},
         }
         for row in rows
@@ -207,12 +215,30 @@ def supply_faults(row: SupplyRow) -> list[tuple[str, str, str]]:
             for name in ("no_load_kw", "load_kw", "no_load_percent", "impedance_percent")
             if (value := getattr(row, name)) > 0
         ]
+    if row.table:
+        found += _beside_a_table(row)
     if row.load_factor == 0:
         found.append(("load_factor", "load_factor 0 leaves out the loss of the load", "write 1 where none is agreed"))
     if row.share > 1:
         found.append(("share", f"share {row.share} is above 1", "write it as a part of 1: 0.5 is half of the loss"))
     if row.line_percent >= _HUNDRED:
         found.append(("line_percent", f"line_percent {row.line_percent} is not below 100", "correct it"))
+    return found
+
+
+def _beside_a_table(row: SupplyRow) -> list[tuple[str, str, str]]:
+    """Numbers of the formula where a table tells the loss."""
+    found = [
+        (name, f"{name} {value} beside the loss table {row.table}, which tells the loss", "leave one of the two out")
+        for name in ("no_load_kw", "load_kw", "no_load_percent", "impedance_percent")
+        if (value := getattr(row, name)) > 0
+    ]
+    if row.load_factor != 1:
+        what = f"load_factor {row.load_factor} beside the loss table {row.table}, which knows none"
+        found.append(("load_factor", what, "leave it empty"))
+    if row.rated_kva == 0:
+        what = f"the loss table {row.table} of no transformer, as rated_kva is 0"
+        found.append(("rated_kva", what, "give the capacity of the transformer"))
     return found
 
 
@@ -226,15 +252,23 @@ def supplies(conn: Connection, usage_point: str | None = None) -> list[SupplyRow
     )
     if usage_point is not None:
         query = query.where(point.c.id == usage_point)
+    rows = conn.execute(query).all()
+    losses = by_table(loss_rows(conn)) if any(row.table_name for row in rows) else {}
     return [
         SupplyRow(
             row.point_id,
             from_epoch_s(row.since),
             moment(row.until),
-            *(from_units(getattr(row, name)) for name in _SUPPLY_NUMBERS),
+            **_numbers(row),
+            table=row.table_name or "",
+            losses=losses.get(row.table_name, ()),
         )
-        for row in conn.execute(query)
+        for row in rows
     ]
+
+
+def _numbers(row: Row[Any]) -> dict[str, Any]:
+    return {name: from_units(getattr(row, name)) for name in _SUPPLY_NUMBERS}
 
 
 # -- sub-meters --------------------------------------------------------------------------------------------------------
