@@ -64,9 +64,9 @@ class Quick:
         """Whether a register can stand so beside every value believed."""
         power = place.power_units
         for when, held in self._anchors.of(place.key, name):
-            if when <= at:
-                if not 0 <= units - held <= power * (at - when) // 3600 + SLACK_UNITS:
-                    return False
-            elif not 0 <= held - units <= power * (when - at) // 3600 + SLACK_UNITS:
+            # One at the very instant is on both sides, as in the rules.
+            if when <= at and not 0 <= units - held <= power * (at - when) // 3600 + SLACK_UNITS:
+                return False
+            if when >= at and not 0 <= held - units <= power * (when - at) // 3600 + SLACK_UNITS:
                 return False
         return True
