@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from config.mqtt_mapping import SHIPPED_MAPPINGS, load_mapping, load_mappings
 from config.site import load_site
-from headend.cli.mqtt_try import try_
+from headend.cli import cli
 from headend.errors import BadFrame, ConfigError
 from headend.model import Meter, Source
 from headend.mqtt.batch import Batch
@@ -504,13 +504,13 @@ def test_try_shows_what_a_payload_means(tmp_path: Path) -> None:
     file.write_text(
         json.dumps({"Time": "2026-07-02T11:00:00", "SML": {"Total_in": 12345.678, "x": 1}}), encoding="utf-8"
     )
-    ran = CliRunner().invoke(try_, ["tasmota", "tele/haus/SENSOR", str(file)])
+    ran = CliRunner().invoke(cli, ["mqtt", "try", "tasmota", "tele/haus/SENSOR", str(file)])
     assert ran.exit_code == 1
     for words in ("concentrator tasmota: register", "haus", "2026-07-02T09:00:00+00:00", "12345.6780", "import_kwh"):
         assert words in ran.output
     assert "not taken: haus: no quantity for x" in ran.output
     file.write_text(json.dumps({"location_code": 7, "ts": AT, "properties": []}), encoding="utf-8")
-    ran = CliRunner().invoke(try_, ["cet-zhongdian", "CET/NX/upload", str(file), "--json"])
+    ran = CliRunner().invoke(cli, ["mqtt", "try", "cet-zhongdian", "CET/NX/upload", str(file), "--json"])
     assert ran.exit_code == 0, ran.output
     assert json.loads(json.loads(ran.output)["reply"]["payload"])["location_code"] == 7
 
@@ -519,14 +519,14 @@ def test_try_takes_a_mapping_of_ones_own_and_names_what_is_wrong(tmp_path: Path)
     mine = tmp_path / "mine.toml"
     mine.write_text(BASE + PART + VALUE, encoding="utf-8")
     payload = json.dumps({"t": AT, "e": 1})
-    ran = CliRunner().invoke(try_, [str(mine), "up/c/m", "-"], input=payload)
+    ran = CliRunner().invoke(cli, ["mqtt", "try", str(mine), "up/c/m", "-"], input=payload)
     assert ran.exit_code == 0, ran.output
     for arguments, words in (
         ([str(mine), "up/c", "-"], "does not listen to up/c"),
         (["tasmoda", "up/c", "-"], "no mapping 'tasmoda' is shipped"),
         ([str(mine), "up/c/m", "-", "--received", "noon"], "'noon' is no time"),
     ):
-        ran = CliRunner().invoke(try_, arguments, input=payload)
+        ran = CliRunner().invoke(cli, ["mqtt", "try", *arguments], input=payload)
         assert words in str(ran.exception)
 
 
