@@ -19,10 +19,10 @@ from headend.quantities import QUANTITIES, Kind, from_units, quantity
 from headend.store.sheets import Sheet
 from headend.validation.plausible import Anchor, doubtful
 
-__all__ = ["FREE", "REGISTERS", "SLACK_UNITS", "Anchors", "judged"]
+__all__ = ["FREE", "REGISTERS", "Anchors", "judged"]
 
 _ANCHORS: Final = 4
-SLACK_UNITS: Final = 200  # as `plausible`: a meter's own resolution twice, 0.02
+_SLACK_UNITS: Final = 200  # as `plausible`: a meter's own resolution twice, 0.02
 REGISTERS: Final = frozenset(name for name, one in QUANTITIES.items() if one.kind is Kind.REGISTER)
 FREE: Final = frozenset(  # signed combinations may fall
     name for name in REGISTERS if name.startswith(("combined", "import_kvarh", "export_kvarh"))
@@ -52,6 +52,19 @@ class Anchors:
         """The values held of a register."""
         return self._held.get((meter_key, name), ())
 
+    def allow(self, meter_key: int, name: str, first: tuple[int, int], last: tuple[int, int], power: int) -> bool:
+        """Whether values from `first` to `last` (epoch seconds, units) can stand beside every value held.
+
+        power: ten-thousandths of a kWh that can flow in an hour. Beside every one, not the nearest alone: that asks
+        more than the rules do. One at the very instant of a lone value is on both its sides, as in the rules.
+        """
+        for at, held in self.of(meter_key, name):
+            if at <= first[0] and not 0 <= first[1] - held <= power * (first[0] - at) // 3600 + _SLACK_UNITS:
+                return False
+            if at >= last[0] and not 0 <= held - last[1] <= power * (at - last[0]) // 3600 + _SLACK_UNITS:
+                return False
+        return True
+
 
 def judged(sheets: list[Sheet], place: Place, anchors: Anchors) -> list[Sheet]:
     """The sheets of one meter from one message, what can't be true marked suspect; anchors are brought up to date."""
@@ -78,19 +91,12 @@ def _clear(sheet: Sheet, place: Place, anchors: Anchors) -> bool:
     if len(units) > 1:
         rises = list(map(sub, units[1:], units))
         step_s = sheet.step_s or min(map(sub, times[1:], times))
-        if min(rises) < 0 or max(rises) > power * step_s // 3600 + SLACK_UNITS:
+        if min(rises) < 0 or max(rises) > power * step_s // 3600 + _SLACK_UNITS:
             return False
     first, last, low, high = times[0], times[-1], units[0], units[-1]
     if low < 0 or high >= place.wrap_units:
         return False
-    for at, held in anchors.of(sheet.meter_key, name):
-        # Beside every anchor, not the nearest alone: that asks more than the rules do.
-        # One at the very instant of a lone value is on both its sides, as in the rules.
-        if at <= first and not 0 <= low - held <= power * (first - at) // 3600 + SLACK_UNITS:
-            return False
-        if at >= last and not 0 <= held - high <= power * (at - last) // 3600 + SLACK_UNITS:
-            return False
-    return True
+    return anchors.allow(sheet.meter_key, name, (first, low), (last, high), power)
 
 
 def _sums(sheets: Sequence[Sheet], place: Place) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from headend.model import Quality, Source
 from headend.mqtt.batch import Batch
-from headend.mqtt.judge import FREE, REGISTERS, SLACK_UNITS, Anchors
+from headend.mqtt.judge import FREE, REGISTERS, Anchors
 from headend.mqtt.place import Place
 from headend.mqtt.tabulate import Taken
 from headend.protocols.hes_mqtt.messages import MeterPart
@@ -50,7 +50,10 @@ class Quick:
         for position, name, factor, register, free in self._columns:
             units = values[position] * factor  # type: ignore[operator]  # None was looked for
             if register:
-                if free or not 0 <= units < place.wrap_units or not self._follows(place, name, at, units):
+                here = (at, units)
+                if free or not 0 <= units < place.wrap_units:
+                    return None
+                if not self._anchors.allow(place.key, name, here, here, place.power_units):
                     return None
                 learned.append((name, units))
             elif not -_INT64_MAX <= units <= _INT64_MAX:
@@ -59,14 +62,3 @@ class Quick:
         for name, units in learned:
             self._anchors.add(key, name, at, units)
         return found
-
-    def _follows(self, place: Place, name: str, at: int, units: int) -> bool:
-        """Whether a register can stand so beside every value believed."""
-        power = place.power_units
-        for when, held in self._anchors.of(place.key, name):
-            # One at the very instant is on both sides, as in the rules.
-            if when <= at and not 0 <= units - held <= power * (at - when) // 3600 + SLACK_UNITS:
-                return False
-            if when >= at and not 0 <= held - units <= power * (when - at) // 3600 + SLACK_UNITS:
-                return False
-        return True
